@@ -1,0 +1,147 @@
+"""Process settings: what one process needs to know, apart from any run.
+
+Each value comes from the first of: command-line flag, environment (`MICROSFL_<NAME>`), file (`--config`), default.
+The command line makes its flags from these classes, and `docs/reference/settings.md` is compared with them.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import InvalidSetting, UnknownSetting, did_you_mean
+from .spec import DEVICE_PATTERN, check_id
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+MB = 1_000_000
+
+
+def _url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError(f"'{value}' is not a URL; write it like http://host:8000")
+    return value.rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_url)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ProcessSettings(BaseModel):
+    """What every role has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
+    exit_with_parent: bool = Field(
+        False,
+        description="End when standard input closes, as it does when the process that started this one dies.",
+    )
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """The settings from plain values.
+
+        Raises:
+            UnknownSetting, InvalidSetting: naming the wrong value and what would be right.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise UnknownSetting(f"'{name}' is not a setting.{did_you_mean(name, cls.model_fields)}") from None
+            message = str(first["msg"]).removeprefix("Value error, ")
+            raise InvalidSetting(f"{name}: {message} (got {first.get('input')!r:.60})") from None
+
+
+class ServerSettings(ProcessSettings):
+    """What every role that listens has."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Port = Field(0, description="Port to listen on; 0 takes a free one.")
+
+
+class CoordinatorSettings(ServerSettings):
+    port: Port = Field(8000, description="Port to listen on; 0 takes a free one.")
+    records_url: str = Field("sqlite:///microsfl.db", description="SQLAlchemy URL of the database.")
+
+
+class ReplicaSettings(ServerSettings):
+    """What split server and fed server share."""
+
+    id: Annotated[str, AfterValidator(check_id)] | None = Field(
+        None, description="Participant id; default: role, host name and port."
+    )
+    coordinator: HttpUrl | None = Field(None, description="Coordinator to register with; default: none.")
+    address: HttpUrl | None = Field(
+        None, description="URL under which others reach this server; default: http://HOST:PORT."
+    )
+    store_url: str = Field(description="Store of this server's area, file:///folder or memory://.")
+    allow_models: tuple[str, ...] = Field(
+        (), description="Model factories (package.module:function) that runs may name, besides the zoo's."
+    )
+    max_body_mb: float = Field(256, gt=0, description="Largest request body, in MB (10^6 bytes).")
+
+    def advertised(self, port: int) -> str:
+        """The URL under which others reach this server, once it is bound to `port`."""
+        return self.address or f"http://{self.host}:{port}"
+
+    def participant_id(self, role: str, port: int) -> str:
+        """The id to register under."""
+        host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:40].strip("-") or "host"
+        return self.id or f"{role}-{host}-{port}"
+
+
+class SplitServerSettings(ReplicaSettings):
+    port: Port = Field(8100, description="Port to listen on; 0 takes a free one.")
+    graph_cache_mb: float = Field(
+        256,
+        ge=0,
+        description="Bound of the cache of autograd graphs, in MB; 0: every backward computes again.",
+    )
+    weights_cache_mb: float = Field(512, ge=0, description="Bound of the cache of versions, in MB.")
+    write_behind_mb: float = Field(
+        64,
+        ge=0,
+        description="Bound of activations waiting to be stored, in MB; 0: none is handed to the store.",
+    )
+    device: str = Field("cpu", pattern=DEVICE_PATTERN, description="Where to compute: cpu, cuda, mps or auto.")
+    threads: int = Field(1, ge=1, description="Threads that one torch operation uses.")
+
+
+class FedServerSettings(ReplicaSettings):
+    port: Port = Field(8200, description="Port to listen on; 0 takes a free one.")
+
+
+class ClientSettings(ProcessSettings):
+    coordinator: HttpUrl = Field("http://127.0.0.1:8000", description="Coordinator to work for.")
+    ids: tuple[Annotated[str, AfterValidator(check_id)], ...] = Field(
+        description="Clients that this process hosts, by id."
+    )
+    dataset: str | None = Field(
+        None,
+        description="This site's own data, package.module:function or a zoo name, all of it; default: its share "
+        "of the run's data set.",
+    )
+    path: str | None = Field(None, description="Folder of the data set's files; default: the run's data.path.")
+    allow_models: tuple[str, ...] = Field(
+        (), description="Model factories (package.module:function) that runs may name, besides the zoo's."
+    )
+    allow_datasets: tuple[str, ...] = Field(
+        (), description="Data set functions (package.module:function) that runs may name, besides the zoo's."
+    )
+    device: str = Field("cpu", pattern=DEVICE_PATTERN, description="Where to compute: cpu, cuda, mps or auto.")
+    threads: int = Field(1, ge=1, description="Threads that one torch operation uses.")
+    spread: Literal["sticky", "random"] = Field(
+        "sticky", description="Which replica to ask: mostly the same one, or any, at random, each time."
+    )
+    retry_s: float = Field(60, gt=0, description="Seconds to keep trying when no server answers.")
+
+    @model_validator(mode="after")
+    def _ids_differ(self) -> Self:
+        if not self.ids or len(set(self.ids)) != len(self.ids):
+            raise ValueError("ids needs at least one id, and each only once")
+        return self

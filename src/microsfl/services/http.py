@@ -1,0 +1,160 @@
+"""What the three services share: one JSON error shape, bounded bodies, and a server that says when it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvicorn
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+from ..config import ServerSettings
+from ..errors import InputError, MessageTooLarge, MicrosflError, PortInUse
+from ..process import announce, end_with_parent, event
+
+GRACEFUL_STOP_S = 3
+JSON_LIMIT_BYTES = 1_000_000
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+async def on_microsfl_error(_: Request, error: Exception) -> Response:
+    """A purposeful error with its own status and sentence."""
+    assert isinstance(error, MicrosflError)
+    if not isinstance(error, InputError):
+        event("request failed", logging.ERROR, code=error.code, message=str(error))
+    return JSONResponse(error.to_wire(), error.status)
+
+
+async def on_http_error(_: Request, error: Exception) -> Response:
+    """An unknown path or method, in the same shape."""
+    assert isinstance(error, HTTPException)
+    code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return JSONResponse({"error": {"code": code, "message": str(error.detail)}}, error.status_code)
+
+
+async def on_disconnect(_: Request, __: Exception) -> Response:
+    """Nobody is left to read this; the status is for the log."""
+    return Response(status_code=499)
+
+
+async def on_bug(request: Request, error: Exception) -> Response:
+    """The outermost net: the caller learns nothing of the inside, the log gets all of it."""
+    event("request failed", logging.ERROR, path=request.url.path, error=repr(error))
+    return JSONResponse(MicrosflError().to_wire(), 500)
+
+
+exception_handlers: dict[Any, Handler] = {
+    MicrosflError: on_microsfl_error,
+    HTTPException: on_http_error,
+    ClientDisconnect: on_disconnect,
+    Exception: on_bug,
+}
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytearray:
+    """The request's body.
+
+    Raises:
+        MessageTooLarge: as soon as more than `limit_bytes` are declared or have come; the rest is not read.
+    """
+    declared = request.headers.get("content-length", "0")
+    body = bytearray()
+    if not declared.isdigit() or int(declared) > limit_bytes:
+        raise MessageTooLarge(f"The body is {declared} bytes; this server takes at most {limit_bytes}.")
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise MessageTooLarge(f"The body is over {limit_bytes} bytes, the most that this server takes.")
+    return body
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The request's body as a JSON object.
+
+    Raises:
+        InputError: when it is not one.
+    """
+    try:
+        value = json.loads(await read_body(request, JSON_LIMIT_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The body is not JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise InputError("The body is not a JSON object.")
+    return value
+
+
+def listen(settings: ServerSettings) -> socket.socket:
+    """A listening socket on the settings' address.
+
+    Raises:
+        PortInUse: when it is taken or cannot be had, naming the flag that changes it.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((settings.host, settings.port))
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise PortInUse(
+            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}). Choose another with --port, "
+            "or --port 0 for a free one."
+        ) from None
+    return sock
+
+
+class Server(uvicorn.Server):
+    """uvicorn on a socket that is already bound, with a ready line, and a word to the app when the end is asked for."""
+
+    def __init__(self, config: uvicorn.Config, role: str, address: str, on_stop: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self.role, self.address, self.on_stop = role, address, on_stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            announce(self.role, f"at {self.address}")
+            event("ready", address=self.address)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        event("stopping")
+        if self.on_stop is not None:
+            self.on_stop()
+        await super().shutdown(sockets)
+
+
+def serve(
+    app: ASGIApp,
+    settings: ServerSettings,
+    sock: socket.socket,
+    *,
+    role: str,
+    on_stop: Callable[[], None] | None = None,
+) -> None:
+    """Serve `app` on `sock` until SIGTERM or SIGINT.
+
+    `on_stop` is called on the event loop when the end was asked for, before open requests are waited for: an app with
+    long polls answers them there.
+    """
+    if settings.exit_with_parent:
+        end_with_parent()
+    host, port = sock.getsockname()[:2]
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=GRACEFUL_STOP_S,
+        timeout_keep_alive=75,
+    )
+    server = Server(config, role, f"http://{host}:{port}", on_stop)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(server.serve([sock]))
