@@ -170,8 +170,8 @@ class StrategyTable(Table):
     local_epochs: Positive = Field(1, description="Passes over its data that a client makes in a round.")
     unit: Literal["auto"] | Positive = Field(
         "auto",
-        description="Batches that travel in one request. Only 1 is possible while the front is stepped each batch; "
-        "auto: the most that changes no result.",
+        description="Batches that travel in one request. Only 1 is possible while the front is stepped each batch. "
+        "auto: 1 then, else 16 with sync = 'round', or sync / clients.",
     )
     front_update: Literal["batch", "round", "never"] = Field(
         "batch", description="When the front is stepped; never: it is frozen and not exchanged."

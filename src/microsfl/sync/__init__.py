@@ -1,0 +1,1 @@
+"""Versions, contributions and commits on a store."""

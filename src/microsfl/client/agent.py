@@ -1,0 +1,207 @@
+"""The client process: hosts one client or several, asks the coordinator for work, does it, reports. Outbound only."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..config import ClientSettings
+from ..core.cut import Parts
+from ..core.partition import IntArray, Share, partition
+from ..device import choose_device
+from ..errors import ClientNotFound, MicrosflError, ModelNotAllowed, RoundClosed, RunNotActive
+from ..process import announce, end_with_parent, event, start_logging
+from ..spec import DATASETS, RunSpec
+from ..zoo.datasets import Data, labels, load_data
+from ..zoo.parts import build_parts
+from .trainer import LocalData, Task, Trainer
+from .transport import Coordinator, FedServer, Http, SplitServers
+
+ROLE = "client"
+POLL_S = 20.0
+# Clients of one process that work at a time: one computes while the others wait for answers.
+WORKERS = 4
+
+
+class Runs:
+    """What the hosted clients share of each run: its specification, data and model. Loaded once, when first needed."""
+
+    def __init__(self, settings: ClientSettings, coordinator: Coordinator) -> None:
+        self.settings = settings
+        self.coordinator = coordinator
+        self.lock = threading.Lock()
+        self.specs: dict[str, RunSpec] = {}
+        self.parts: dict[str, Parts] = {}
+        self.data: dict[tuple[str, str | None], Data] = {}
+        self.shares: dict[str, list[Share]] = {}
+
+    def get(self, run: str) -> tuple[RunSpec, Parts]:
+        with self.lock:
+            if run not in self.specs:
+                spec = self.coordinator.spec(run)
+                self.parts[run] = build_parts(spec, self.settings.allow_models)
+                self.specs[run] = spec
+            return self.specs[run], self.parts[run]
+
+    def local_data(self, spec: RunSpec, index: int) -> LocalData:
+        """The samples of client number `index`: its own data set, or its share of the run's.
+
+        Raises:
+            ModelNotAllowed: when the run names a data set function that this site does not allow.
+        """
+        own = self.settings.dataset
+        name = own or spec.data.dataset
+        if own is None and name not in DATASETS and name not in self.settings.allow_datasets:
+            raise ModelNotAllowed(
+                f"Data set '{name}' is not on this site's list; add it to allow_datasets to permit it."
+            )
+        with self.lock:
+            data = self._data(name, self.settings.path or spec.data.path)
+            share = _everything(data) if own else self._shares(spec, data)[index]
+        return LocalData(data.train, data.test, share)
+
+    def _data(self, name: str, path: str | None) -> Data:
+        if (name, path) not in self.data:
+            self.data[name, path] = load_data(name, path)
+        return self.data[name, path]
+
+    def _shares(self, spec: RunSpec, data: Data) -> list[Share]:
+        if spec.run.name not in self.shares:
+            self.shares[spec.run.name] = partition(
+                labels(data.train),
+                labels(data.test),
+                clients=spec.data.clients,
+                scheme=spec.data.partition,
+                alpha=spec.data.alpha,
+                shards_per_client=spec.data.shards_per_client,
+                seed=spec.run.seed,
+            )
+        return self.shares[spec.run.name]
+
+
+class Agent:
+    """Polls for its clients that are idle, and hands each task to one of a few worker threads."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
+        self.device = choose_device(settings.device)
+        self.http = Http(settings.retry_s)
+        self.coordinator = Coordinator(self.http, settings.coordinator)
+        self.runs = Runs(settings, self.coordinator)
+        self.trainers: dict[tuple[str, str], Trainer] = {}
+        self.tasks: queue.Queue[Task] = queue.Queue()
+        self.busy: set[str] = set()
+        self.changed = threading.Condition()
+
+    def run(self) -> None:
+        """Work until the process ends.
+
+        Raises:
+            Unreachable: when the coordinator does not answer within the retry budget.
+        """
+        self.register()
+        announce(ROLE, f"for {', '.join(self.settings.ids)}")
+        for number in range(min(WORKERS, len(self.settings.ids))):
+            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True).start()
+        while True:
+            for task in self._poll(self._idle()):
+                with self.changed:
+                    self.busy.add(task.client)
+                self.tasks.put(task)
+
+    def register(self) -> None:
+        for client in self.settings.ids:
+            self.coordinator.register(client, {"version": __version__, "device": str(self.device)})
+
+    def do(self, task: Task) -> None:
+        """Do one task and report it; what fails for good is reported as the client's failure."""
+        report: dict[str, Any] = {"client": task.client, "kind": task.kind, "round": task.round}
+        try:
+            trainer = self._trainer(task)
+            report["metrics"] = trainer.train(task) if task.kind == "train" else trainer.evaluate(task)
+        except (RoundClosed, RunNotActive) as error:
+            event("task abandoned", logging.WARNING, **vars(task), reason=str(error))
+            return
+        except MicrosflError as error:
+            event("task failed", logging.ERROR, **vars(task), code=error.code, message=str(error))
+            report["error"] = {"code": error.code, "message": str(error)}
+        accepted = self.coordinator.report(task.run, report)
+        event("task done", logging.DEBUG, **vars(task), accepted=accepted)
+
+    def _trainer(self, task: Task) -> Trainer:
+        key = (task.run, task.client)
+        if key not in self.trainers:
+            spec, parts = self.runs.get(task.run)
+            data = self.runs.local_data(spec, task.index)
+            split = SplitServers(self.http, task.client, lambda: self.coordinator.split_servers, self.settings.spread)
+            fed = FedServer(self.http, lambda: self.coordinator.fed_server)
+            self.trainers[key] = Trainer(spec, task.client, parts, data, split, fed, self.device)
+        return self.trainers[key]
+
+    def _idle(self) -> list[str]:
+        """Hosted clients without work; waits until there is one."""
+        with self.changed:
+            self.changed.wait_for(lambda: len(self.busy) < len(self.settings.ids))
+            return [client for client in self.settings.ids if client not in self.busy]
+
+    def _poll(self, clients: list[str]) -> list[Task]:
+        wait_s = POLL_S if len(clients) == len(self.settings.ids) else 0.2
+        try:
+            return [Task(**task) for task in self.coordinator.poll(clients, wait_s)]
+        except ClientNotFound:  # the coordinator started with an empty database
+            self.register()
+            return []
+
+    def _work(self) -> None:
+        while True:
+            task = self.tasks.get()
+            try:
+                self.do(task)
+            except Exception as error:  # the thread's outermost loop: a bug ends the task, not the client
+                logging.getLogger("microsfl").exception(
+                    "task broke", extra={"data": {**vars(task), "error": repr(error)}}
+                )
+                self._give_up(task, error)
+            with self.changed:
+                self.busy.discard(task.client)
+                self.changed.notify()
+
+    def _give_up(self, task: Task, error: Exception) -> None:
+        failure = {"code": "internal", "message": f"{type(error).__name__}: {error}"}
+        try:
+            self.coordinator.report(
+                task.run, {"client": task.client, "kind": task.kind, "round": task.round, "error": failure}
+            )
+        except MicrosflError as unreported:
+            event("report failed", logging.ERROR, message=str(unreported))
+
+
+def main(settings: ClientSettings) -> None:
+    """Run a client process until it is asked to end."""
+    start_logging(ROLE, settings.log_level)
+    torch.set_num_threads(settings.threads)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    if settings.exit_with_parent:
+        end_with_parent()
+    Agent(settings).run()
+
+
+def _end(_: int, __: FrameType | None) -> None:
+    event("stopping")
+    raise SystemExit(0)
+
+
+def _everything(data: Data) -> Share:
+    return Share(_all(data.train), _all(data.test))
+
+
+def _all(dataset: Any) -> IntArray:
+    return torch.arange(len(dataset)).numpy()

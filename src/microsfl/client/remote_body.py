@@ -1,0 +1,134 @@
+"""RemoteBody: the body on the split servers as an ordinary module in a user's own training loop."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ..core.step import name_outputs
+from ..core.unit import UnitKey
+from ..errors import InputError
+from ..spec import check_id
+from ..wire.messages import Backward, Forward, Outputs, Predict, Tensors
+from ..wire.tensors import decode
+from .transport import Coordinator, Http, SplitServers
+
+
+class RemoteBody(nn.Module):
+    """The body of a run, computed and trained by its split servers.
+
+        outputs = tail(body(front(x)))
+        criterion(outputs, y).backward()      # the cut-layer gradient comes back, the body's gradient is stored there
+
+    In training mode each call is a unit of one batch; its backward stores a contribution, and the run's `sync` decides
+    when contributions become a new version (see also `close_round`). In evaluation mode, or under `torch.no_grad()`,
+    the call predicts and leaves no trace. There are no parameters on this side: nothing to give to an optimizer.
+
+    Args:
+        run: name of a run that exists and was started with `run.managed = false`.
+        coordinator: URL, as http://localhost:8000.
+        client: this participant's id. Units are numbered by it from 0 on in each round, and a unit counts once: with a
+            given id, a script that starts over replays its units. Default: a new id, so that nothing is a replay.
+        retry_s: seconds to keep trying, on all split servers in turn, when none answers.
+
+    Raises:
+        RunNotFound, InvalidId, Unreachable.
+    """
+
+    def __init__(self, run: str, coordinator: str, *, client: str | None = None, retry_s: float = 60.0) -> None:
+        super().__init__()
+        self.run = check_id(run, "run")
+        self.client = check_id(client or f"body-{uuid.uuid4().hex[:12]}", "client")
+        control = Coordinator(Http(retry_s), coordinator.rstrip("/"))
+        if control.run(run)["spec"]["run"]["managed"]:
+            raise InputError(f"Run '{run}' is managed: the coordinator drives it. Start one with run.managed = false.")
+        self._control = control
+        self._servers = SplitServers(control.http, self.client, self._addresses)
+        self._newest = 0
+        self._unit = 0
+        self.round: int = self._servers.status(run)["open_round"]
+        self._anchor = torch.zeros((), requires_grad=True)
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The body's outputs for tensors [samples, …]; they come back on the device of the first input.
+
+        Raises:
+            TensorMismatch: when the body does not take these tensors.
+            NotFinite, RoundClosed, Unreachable.
+        """
+        if not (self.training and torch.is_grad_enabled()):
+            answer = self._servers.predict(Predict(run=self.run, at_least=self._newest, activations=_detached(inputs)))
+            outputs = _in_order(answer.outputs, inputs[0].device)
+        else:
+            outputs = _Crossing.apply(self, self._anchor, *inputs)  # type: ignore[no-untyped-call]
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def close_round(self) -> int:
+        """Commit whatever still waits in this round, for all participants, and go on to the next; the new version."""
+        answer = self._servers.call("/v1/reduce", {"run": self.run, "round": self.round})
+        self._newest = max(self._newest, answer["version"])
+        self.round, self._unit = self.round + 1, 0
+        return self._newest
+
+    def weights(self) -> Tensors:
+        """The newest version's state dict, to keep or to load into a local body."""
+        return decode(self._servers.weights(self.run)[1]).tensors
+
+    def extra_repr(self) -> str:
+        return f"run={self.run!r}, client={self.client!r}, round={self.round}"
+
+    def _addresses(self) -> list[str]:
+        if not self._control.split_servers:
+            self._control.participants()
+        return self._control.split_servers
+
+    def _send(self, inputs: tuple[Tensor, ...], needs_grad: tuple[str, ...]) -> tuple[UnitKey, Tensors, Outputs]:
+        key = UnitKey(self.run, self.round, self.client, self._unit)
+        self._unit += 1
+        sent = _detached(inputs)
+        request = Forward(**vars(key), needs_grad=needs_grad, at_least=self._newest, activations=sent)
+        return key, sent, self._servers.forward(request)
+
+    def _send_back(
+        self, key: UnitKey, version: int, needs_grad: tuple[str, ...], gradients: Tensors, sent: Tensors
+    ) -> Tensors:
+        request = Backward(**vars(key), version=version, needs_grad=needs_grad, gradients=gradients)
+        answer = self._servers.backward(request, sent)
+        self._newest = max(self._newest, answer.newest)
+        return answer.gradients
+
+
+class _Crossing(torch.autograd.Function):
+    """Autograd across the cut. `_anchor` needs a gradient, so that backward is called also for a frozen front."""
+
+    @staticmethod
+    def forward(ctx: Any, body: RemoteBody, _anchor: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.needs_grad = tuple(str(i) for i, needed in enumerate(ctx.needs_input_grad[2:]) if needed)
+        ctx.body = body
+        ctx.key, ctx.sent, answer = body._send(inputs, ctx.needs_grad)
+        ctx.version = answer.version
+        ctx.names = answer.differentiable
+        outputs = _in_order(answer.outputs, inputs[0].device)
+        ctx.mark_non_differentiable(*(o for i, o in enumerate(outputs) if str(i) not in answer.differentiable))
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        given = {name: gradients[int(name)].contiguous() for name in ctx.names}
+        back = ctx.body._send_back(ctx.key, ctx.version, ctx.needs_grad, given, ctx.sent)
+        device = gradients[0].device
+        count = len(ctx.needs_input_grad) - 2
+        return None, None, *(back[str(i)].to(device) if str(i) in back else None for i in range(count))
+
+
+def _detached(inputs: tuple[Tensor, ...]) -> Tensors:
+    return {name: tensor.detach() for name, tensor in name_outputs(inputs).items()}
+
+
+def _in_order(outputs: Tensors, device: torch.device) -> tuple[Tensor, ...]:
+    return tuple(outputs[name].to(device) for name in sorted(outputs, key=int))

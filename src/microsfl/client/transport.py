@@ -1,0 +1,246 @@
+"""Requests that a client makes: to any split server, the fed server and the coordinator, with retries and failover."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import urllib3
+
+from ..core.unit import seed_of
+from ..errors import ActivationsMissing, MicrosflError, OperationError, Unreachable, from_wire
+from ..spec import RunSpec
+from ..wire.messages import Backward, Forward, Gradients, Message, Outputs, Predict, Step, Stored, Tensors, Update
+from ..wire.tensors import decode
+
+CONNECT_S = 3.0
+READ_S = 60.0
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 2.0
+
+Json = dict[str, Any]
+Answer = TypeVar("Answer", bound=Message)
+
+
+@dataclass
+class Traffic:
+    """Bytes of request and answer bodies, counted over all threads of one client."""
+
+    up: int = 0
+    down: int = 0
+
+
+@dataclass
+class Http:
+    """One connection pool a process; says what failed in microsfl's own errors.
+
+    retry_s: how long a request is tried again, on the next server in turn, while servers do not answer or fail.
+    """
+
+    retry_s: float = 60.0
+    pool: urllib3.PoolManager = field(
+        default_factory=lambda: urllib3.PoolManager(
+            maxsize=16, retries=False, timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S)
+        )
+    )
+
+    def request(
+        self, method: str, servers: Callable[[], Sequence[str]], path: str, body: bytes | None = None, kind: str = ""
+    ) -> urllib3.BaseHTTPResponse:
+        """The first good answer among `servers()` in order, asked anew before each turn.
+
+        Raises:
+            InputError: whatever the server refuses the request with; trying again would not help.
+            Unreachable: when no server gave an answer within `retry_s`.
+        """
+        deadline = time.monotonic() + self.retry_s
+        pause, problem = FIRST_PAUSE_S, "no server is known"
+        while True:
+            for server in servers():
+                answer, problem = self._once(method, server + path, body, kind)
+                if answer is not None:
+                    return answer
+            if time.monotonic() + pause > deadline:
+                raise Unreachable(f"{method} {path} had no answer in {self.retry_s:g} s; last: {problem}.")
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _once(
+        self, method: str, url: str, body: bytes | None, kind: str
+    ) -> tuple[urllib3.BaseHTTPResponse | None, str]:
+        headers = {"content-type": kind} if body is not None else {}
+        try:
+            answer = self.pool.request(method, url, body=body, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            return None, f"{url}: {type(error).__name__}"
+        if answer.status < 300:
+            return answer, ""
+        refusal = from_wire(answer.status, _json(answer.data))
+        if isinstance(refusal, OperationError) or answer.status >= 500:
+            return None, f"{url}: {refusal}"
+        raise refusal
+
+
+@dataclass
+class SplitServers:
+    """The split servers as one client sees them: any of them answers any request.
+
+    sticky: the client keeps to one replica, where its graphs are cached, and takes the next when that one fails.
+    random: each request goes to a replica drawn at random.
+    """
+
+    http: Http
+    client: str
+    addresses: Callable[[], Sequence[str]]
+    spread: Literal["sticky", "random"] = "sticky"
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def forward(self, request: Forward) -> Outputs:
+        return self._send("/v1/forward", request, Outputs)
+
+    def backward(self, request: Backward, activations: Tensors) -> Gradients:
+        """`activations` are sent again only when no replica and no store has them any more."""
+        try:
+            return self._send("/v1/backward", request, Gradients)
+        except ActivationsMissing:
+            return self._send("/v1/backward", request.model_copy(update={"activations": activations}), Gradients)
+
+    def step(self, request: Step) -> Gradients:
+        return self._send("/v1/step", request, Gradients)
+
+    def predict(self, request: Predict) -> Outputs:
+        return self._send("/v1/predict", request, Outputs)
+
+    def call(self, path: str, values: Json) -> Json:
+        """A JSON call, as /v1/reduce."""
+        body = json.dumps(values).encode()
+        return _object(self.http.request("POST", self._order, path, body, "application/json"))
+
+    def status(self, run: str) -> Json:
+        """{"run", "version", "open_round"} of a run's body."""
+        return _object(self.http.request("GET", self._order, f"/v1/runs/{run}"))
+
+    def weights(self, run: str, version: int | None = None) -> tuple[int, bytes]:
+        """(version, weights file) of the body; the newest when `version` is None."""
+        return _weights(self.http, self._order, run, version, self.traffic)
+
+    def _send(self, path: str, request: Message, kind: type[Answer]) -> Answer:
+        return _message(self.http, self._order, path, request, kind, self.traffic)
+
+    def _order(self) -> list[str]:
+        known = sorted(self.addresses())
+        if not known:
+            return []
+        if self.spread == "random":
+            return random.sample(known, len(known))
+        first = seed_of("replica", self.client) % len(known)
+        return known[first:] + known[:first]
+
+
+@dataclass
+class FedServer:
+    """The fed server as one client sees it."""
+
+    http: Http
+    address: Callable[[], str | None]
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def upload(self, update: Update) -> Stored:
+        return _message(self.http, self._order, "/v1/updates", update, Stored, self.traffic)
+
+    def weights(self, run: str, version: int | None = None) -> tuple[int, bytes]:
+        """(version, weights file) of the client-side model; the newest when `version` is None."""
+        return _weights(self.http, self._order, run, version, self.traffic)
+
+    def tensors(self, run: str, version: int) -> Tensors:
+        """The client-side weights of a version, named front.<…> and tail.<…>."""
+        return decode(self.weights(run, version)[1]).tensors
+
+    def _order(self) -> list[str]:
+        address = self.address()
+        return [] if address is None else [address]
+
+
+@dataclass
+class Coordinator:
+    """The coordinator's JSON API, and the servers that it knew when it was last asked."""
+
+    http: Http
+    url: str
+    split_servers: list[str] = field(default_factory=list)
+    fed_server: str | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def register(self, client: str, info: Json) -> None:
+        self._ask("POST", "/api/participants", {"id": client, "role": "client", "address": None, "info": info})
+
+    def poll(self, clients: Sequence[str], wait_s: float) -> list[Json]:
+        """Open tasks of these clients; waits for one up to `wait_s` seconds."""
+        answer = self._ask("POST", "/api/tasks/poll", {"clients": list(clients), "wait_s": wait_s})
+        self.learn(answer)
+        return list(answer["tasks"])
+
+    def report(self, run: str, report: Json) -> bool:
+        """Hand in a task's result; False when it came too late or twice."""
+        return bool(self._ask("POST", f"/api/runs/{run}/reports", report)["accepted"])
+
+    def run(self, name: str) -> Json:
+        return self._ask("GET", f"/api/runs/{name}")
+
+    def spec(self, name: str) -> RunSpec:
+        return RunSpec.parse(self.run(name)["spec"])
+
+    def participants(self) -> list[Json]:
+        """All participants; also learns the servers' addresses."""
+        found = list(self._ask("GET", "/api/participants")["participants"])
+        fed = [one["address"] for one in found if one["role"] == "fed-server"]
+        split = [one["address"] for one in found if one["role"] == "split-server"]
+        self.learn({"split_servers": split, "fed_server": fed[0] if fed else None})
+        return found
+
+    def learn(self, servers: Json) -> None:
+        with self.lock:
+            self.split_servers = list(servers["split_servers"])
+            self.fed_server = servers["fed_server"]
+
+    def _ask(self, method: str, path: str, values: Json | None = None) -> Json:
+        body = None if values is None else json.dumps(values, allow_nan=False).encode()
+        return _object(self.http.request(method, lambda: [self.url], path, body, "application/json"))
+
+
+def _message(
+    http: Http, servers: Callable[[], Sequence[str]], path: str, request: Message, kind: type[Answer], traffic: Traffic
+) -> Answer:
+    body = request.pack()
+    answer = http.request("POST", servers, path, body, "application/octet-stream")
+    traffic.up += len(body)
+    traffic.down += len(answer.data)
+    return kind.unpack(answer.data)
+
+
+def _weights(
+    http: Http, servers: Callable[[], Sequence[str]], run: str, version: int | None, traffic: Traffic
+) -> tuple[int, bytes]:
+    number = "newest" if version is None else str(version)
+    answer = http.request("GET", servers, f"/v1/runs/{run}/versions/{number}/weights")
+    traffic.down += len(answer.data)
+    return int(answer.headers["x-microsfl-version"]), answer.data
+
+
+def _object(answer: urllib3.BaseHTTPResponse) -> Json:
+    value = _json(answer.data)
+    if not isinstance(value, dict):
+        raise MicrosflError("The server's answer is not a JSON object.")
+    return value
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None

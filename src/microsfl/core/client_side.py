@@ -1,0 +1,184 @@
+"""The client's side of one unit: front forward, tail step, front backward; stepped each batch or once a round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import TensorMismatch
+from .codec import Scalars, make_optimizer, pack_optimizer, unpack_optimizer
+from .reduce import OptimizerRule
+from .step import Tensors, check_labels, check_like, name_outputs
+
+OptimizerState = tuple[Tensors, Scalars]
+
+
+@dataclass
+class Stepper:
+    """A part's optimizer with its rhythm: "batch" steps after each backward, "round" once on the mean, "never" not."""
+
+    part: nn.Module
+    rule: OptimizerRule
+    rhythm: str
+    batches: int = 0
+    optimizer: torch.optim.Optimizer | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.rhythm == "never":
+            self.part.requires_grad_(False)
+        parameters = [p for p in self.part.parameters() if p.requires_grad]
+        if parameters:
+            self.optimizer = make_optimizer(self.rule.name, parameters, self.rule.options)
+
+    def after_backward(self, batches: int) -> None:
+        """Gradients of `batches` more batches, each a mean over its samples, were added up in `.grad`."""
+        self.batches += batches
+        if self.rhythm == "batch":
+            self.step()
+
+    def step(self) -> None:
+        """Step on the mean over the batches since the last step; nothing when there was none."""
+        if self.optimizer is None or not self.batches:
+            return
+        if self.batches > 1:
+            for parameter in self.part.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= self.batches
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.batches = 0
+
+    def reset(self) -> None:
+        """Forget gradients that no step has used."""
+        self.batches = 0
+        if self.optimizer is not None:
+            self.optimizer.zero_grad()
+
+    def state(self) -> OptimizerState:
+        return ({}, {}) if self.optimizer is None else pack_optimizer(self.optimizer)
+
+    def load(self, state: OptimizerState) -> None:
+        if self.optimizer is not None:
+            unpack_optimizer(self.optimizer, *state)
+
+
+@dataclass(frozen=True)
+class TailResult:
+    """losses: mean loss of each batch. gradients: dL/d(output) of the unit, by output name."""
+
+    losses: list[float]
+    gradients: Tensors
+
+
+def front_forward(front: nn.Module, batches: Iterable[Tensor], seeds: Iterable[int], device: torch.device) -> Tensors:
+    """Training forward of the front, batch by batch, with its graph: activations "0", "1", … of the whole unit.
+
+    Args:
+        batches: inputs [samples, …] of each batch. seeds: one a batch.
+    """
+    front.train()
+    outputs = [_seeded(front, (x.to(device),), seed) for x, seed in zip(batches, seeds, strict=True)]
+    return {
+        name: torch.cat([one[name] for one in outputs]) if len(outputs) > 1 else outputs[0][name] for name in outputs[0]
+    }
+
+
+def front_backward(activations: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+    """Add the front's gradient to its parameters' `.grad`.
+
+    Args:
+        gradients: the cut-layer gradient, for every activation that needs one.
+
+    Raises:
+        TensorMismatch: when names, shapes or dtypes do not fit the activations.
+    """
+    needed = differentiable(activations)
+    if set(needed) != set(gradients):
+        raise TensorMismatch(f"Cut-layer gradients came for {sorted(gradients)}; {needed} need one.")
+    for name in needed:
+        check_like(gradients[name], activations[name], f"cut-layer gradient '{name}'")
+    torch.autograd.backward([activations[n] for n in needed], [gradients[n].to(activations[n]) for n in needed])
+
+
+def tail_step(
+    stepper: Stepper,
+    outputs: Mapping[str, Tensor],
+    differentiable: Iterable[str],
+    labels: list[Tensor],
+    seeds: list[int],
+) -> TailResult:
+    """Tail forward, loss, backward and (in the rhythm "batch") step, batch by batch.
+
+    Args:
+        outputs: the body's outputs of the whole unit, [batches * samples, …].
+        differentiable: names of the outputs that a gradient is wanted for.
+        labels: [samples] int64 of each batch. seeds: one a batch.
+    """
+    stepper.part.train()
+    wanted = sorted(differentiable)
+    parts = {name: tensor.chunk(len(labels)) for name, tensor in outputs.items()}
+    losses: list[float] = []
+    gradients: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    for i, y in enumerate(labels):
+        leaves = {name: parts[name][i].detach().requires_grad_(name in wanted) for name in sorted(outputs)}
+        logits = _seeded(stepper.part, tuple(leaves.values()), seeds[i])["0"]
+        y = y.to(logits.device)
+        check_labels(y, logits)
+        loss = functional.cross_entropy(logits, y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        stepper.after_backward(1)
+        losses.append(loss.item())
+        for name in wanted:
+            gradient = leaves[name].grad
+            gradients[name].append(torch.zeros_like(leaves[name]) if gradient is None else gradient)
+    return TailResult(losses, {name: torch.cat(grads) for name, grads in gradients.items()})
+
+
+def evaluate(
+    front: nn.Module, tail: nn.Module, predict: Callable[[Tensors], Tensors], x: Tensor, y: Tensor
+) -> tuple[float, int]:
+    """(summed cross entropy, right answers) of the joined model on one batch; `predict` is the body."""
+    front.eval()
+    tail.eval()
+    with torch.no_grad():
+        outputs = predict(name_outputs(front(x)))
+        logits = tail(*(outputs[name] for name in sorted(outputs)))
+        check_labels(y, logits)
+        return functional.cross_entropy(logits, y, reduction="sum").item(), int((logits.argmax(1) == y).sum())
+
+
+def exchanged(front: nn.Module, tail: nn.Module, *, front_is_frozen: bool) -> Tensors:
+    """The tensors that clients exchange, detached: the state of tail and front, without a front that never changes."""
+    fronts = {} if front_is_frozen else {f"front.{name}": tensor for name, tensor in front.state_dict().items()}
+    return {**fronts, **{f"tail.{name}": tensor for name, tensor in tail.state_dict().items()}}
+
+
+def load_exchanged(front: nn.Module, tail: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give front and tail the weights that `exchanged` took; a part without any keeps its own.
+
+    Raises:
+        TensorMismatch: when names or shapes do not fit.
+    """
+    for prefix, part in (("front.", front), ("tail.", tail)):
+        state = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+        try:
+            if state:
+                part.load_state_dict(state)
+        except RuntimeError as error:
+            raise TensorMismatch(f"The weights do not fit the {prefix.rstrip('.')}: {error}") from None
+
+
+def differentiable(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that need a gradient."""
+    return [name for name, tensor in tensors.items() if tensor.requires_grad]
+
+
+def _seeded(part: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> Tensors:
+    devices = sorted({t.device.index or 0 for t in inputs if t.device.type == "cuda"})
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        return name_outputs(part(*inputs))

@@ -1,0 +1,24 @@
+"""Which device computes."""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import InvalidSetting
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of a `device` setting.
+
+    Raises:
+        InvalidSetting: when this machine does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise InvalidSetting(f"device = '{name}' is not on this machine; use cpu, or auto for the best there is.")
+    return device

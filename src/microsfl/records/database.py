@@ -1,0 +1,224 @@
+"""What the coordinator remembers, as verbs. The caller passes every time in; here is no clock.
+
+All methods block and may be called from any thread. One process writes: what two calls for the same row leave behind
+is not defined across processes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    QueuePool,
+    Table,
+    and_,
+    create_engine,
+    event,
+    false,
+    insert,
+    make_url,
+    select,
+    update,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from ..errors import InvalidSetting, MicrosflError, RunExists, StoreNotWritable, StoreUnavailable
+from . import tables
+
+Row = dict[str, Any]
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+@dataclass(frozen=True)
+class Participant:
+    """Times in UTC unix seconds."""
+
+    id: str
+    role: str
+    address: str | None
+    info: dict[str, Any]
+    first_seen: float
+    last_seen: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it is kept; `spec` and `state` are JSON text."""
+
+    name: str
+    spec: str
+    state: str
+    revision: int
+    created_at: float
+
+
+class Records:
+    """The database behind a SQLAlchemy URL; missing tables are created.
+
+    Raises, when it is opened:
+        InvalidSetting: for a URL that names no database, or one whose driver is not installed.
+        StoreNotWritable, StoreUnavailable: when the database cannot be opened or written.
+    Raises, from every method:
+        StoreUnavailable: when the database does not do what it is asked.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = masked(url)
+        parsed = self._parse(url)
+        self._engine = self._create_engine(parsed)
+        unusable: type[MicrosflError] = StoreNotWritable if _is_sqlite(parsed) else StoreUnavailable
+        try:
+            self._open()
+        except DBAPIError as error:
+            self._engine.dispose()
+            raise unusable(f"The database {self.url} cannot be opened and written: {error.orig}.") from None
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def participants(self) -> list[Participant]:
+        """All, by id."""
+        with self._transaction() as connection:
+            rows = connection.execute(select(tables.participants).order_by(tables.participants.c.id)).mappings()
+            return [Participant(**{**row, "info": json.loads(row["info"])}) for row in rows]
+
+    def save_participants(self, participants: Iterable[Participant]) -> None:
+        """Insert or replace them all in one transaction."""
+        with self._transaction() as connection:
+            for one in participants:
+                values = {**vars(one), "info": json.dumps(one.info)}
+                _upsert(connection, tables.participants, {"id": values.pop("id")}, values)
+
+    def runs(self) -> list[RunRecord]:
+        """All, oldest first."""
+        order = (tables.runs.c.created_at, tables.runs.c.name)
+        with self._transaction() as connection:
+            return [RunRecord(**row) for row in connection.execute(select(tables.runs).order_by(*order)).mappings()]
+
+    def add_run(self, run: RunRecord) -> None:
+        """Keep a new run.
+
+        Raises:
+            RunExists: when there is one of this name.
+        """
+        with self._transaction() as connection:
+            try:
+                connection.execute(insert(tables.runs).values(**vars(run)))
+            except IntegrityError:
+                raise RunExists(f"There is a run '{run.name}' already.") from None
+
+    def save_progress(
+        self,
+        run: str,
+        state: str,
+        revision: int,
+        *,
+        rounds: Mapping[int, Row] | None = None,
+        metrics: Mapping[tuple[int, str], Row] | None = None,
+    ) -> None:
+        """One step of a run in one transaction: its state, and whatever columns of its rounds and of its metrics (by
+        round and client) the step brought; columns that are not named keep their values."""
+        with self._transaction() as connection:
+            connection.execute(
+                update(tables.runs).where(tables.runs.c.name == run).values(state=state, revision=revision)
+            )
+            for round_, values in (rounds or {}).items():
+                _upsert(connection, tables.rounds, {"run": run, "round": round_}, values)
+            for (round_, client), values in (metrics or {}).items():
+                _upsert(connection, tables.metrics, {"run": run, "round": round_, "client": client}, values)
+
+    def rounds(self, run: str) -> list[Row]:
+        """The run's rounds in order; keys as in the table, without `run`."""
+        return self._rows_of(run, tables.rounds)
+
+    def metrics(self, run: str, round_: int | None = None) -> list[Row]:
+        """The run's (or one round's) metrics by round and client; keys as in the table, without `run`."""
+        only = None if round_ is None else tables.metrics.c.round == round_
+        return self._rows_of(run, tables.metrics, only)
+
+    def _rows_of(self, run: str, table: Table, only: Any = None) -> list[Row]:
+        columns = [column for column in table.c if column.name != "run"]
+        query = select(*columns).where(table.c.run == run).order_by(*table.primary_key)
+        with self._transaction() as connection:
+            rows = connection.execute(query if only is None else query.where(only)).mappings()
+            return [dict(row) for row in rows]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise StoreUnavailable(f"The database {self.url} refused: {error.orig}.") from error
+        except PoolTimeout as error:
+            raise StoreUnavailable(f"The database {self.url} did not answer in time.") from error
+
+    def _open(self) -> None:
+        tables.metadata.create_all(self._engine)
+        with self._engine.begin() as connection:
+            # Changes nothing, but needs the right to write, which is better missed now than in the middle of a run.
+            connection.execute(tables.runs.delete().where(false()))
+
+    def _parse(self, url: str) -> URL:
+        try:
+            return make_url(url)
+        except (ArgumentError, ValueError):
+            raise InvalidSetting(
+                f"'{self.url}' is not a database URL; write it like sqlite:///microsfl.db or "
+                "postgresql+psycopg://user@host/database."
+            ) from None
+
+    def _create_engine(self, url: URL) -> Engine:
+        try:
+            engine = create_engine(url, **_engine_options(url))
+        except (ArgumentError, ImportError, TypeError, ValueError) as error:
+            raise InvalidSetting(f"The database URL '{self.url}' cannot be used: {error}.") from None
+        if _is_sqlite(url):
+            event.listen(engine, "connect", _prepare_sqlite)
+        return engine
+
+
+def masked(url: str) -> str:
+    """`url` without its passwords, fit for messages and logs."""
+    url = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)((?:password|passwd|pwd)=)[^&]*", r"\1***", url)
+
+
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def _engine_options(url: URL) -> dict[str, Any]:
+    if not _is_sqlite(url):
+        return {"pool_pre_ping": True}
+    if url.database in (None, "", ":memory:"):
+        # A database in memory lives and dies with its connection: one, which the threads hand to each other.
+        return {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "connect_args": {"check_same_thread": False}}
+    return {}
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # With WAL this survives a killed process; a power cut may cost the last moments, but never the file.
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.close()
+
+
+def _upsert(connection: Connection, table: Table, key: Row, values: Row) -> None:
+    """Update the row, or insert it when there is none: every database does that, ON CONFLICT differs."""
+    where = and_(*(table.c[name] == value for name, value in key.items()))
+    if not connection.execute(update(table).where(where).values(**values)).rowcount:
+        connection.execute(insert(table).values(**key, **values))

@@ -1,0 +1,118 @@
+"""The coordinator's calls to the data plane: small JSON requests to whichever replica answers.
+
+Every endpoint called here is idempotent, so that a request may be sent again, to the same server or to another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import urllib3
+from pydantic import BaseModel, NonNegativeInt, ValidationError
+
+from ..errors import Unreachable, from_wire
+from ..process import event
+from ..spec import RunSpec
+
+BUDGET_S = 60.0
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+
+Servers = Callable[[], Sequence[str]]
+
+
+class Prepared(BaseModel):
+    version: NonNegativeInt
+
+
+class ReduceAnswer(BaseModel):
+    """What a commit of the body came to; counts of contributions, and of batches in them."""
+
+    version: NonNegativeInt
+    contributions: NonNegativeInt
+    left_out: NonNegativeInt
+    batches: NonNegativeInt
+
+
+class AggregateAnswer(BaseModel):
+    version: NonNegativeInt
+
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+class DataPlane:
+    """Calls with retries: the next replica at once, then a growing pause with jitter, until `budget_s` is spent.
+
+    `servers` is asked for the URLs before each attempt, so that a server which registers meanwhile is found. Every
+    method raises the error of a 4xx answer as it came, and `Unreachable` when the budget is spent.
+    """
+
+    def __init__(self, budget_s: float = BUDGET_S, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+        self.budget_s = budget_s
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
+        self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=8)
+
+    async def prepare(self, servers: Servers, spec: RunSpec) -> None:
+        """Have the run's specification and its version 0 written."""
+        await self._call(servers, "/v1/runs", {"spec": spec.model_dump(mode="json")}, Prepared)
+
+    async def reduce(self, servers: Servers, run: str, round_: int) -> ReduceAnswer:
+        """Have a split server close the round and commit the body."""
+        return await self._call(servers, "/v1/reduce", {"run": run, "round": round_}, ReduceAnswer)
+
+    async def aggregate(self, servers: Servers, run: str, round_: int, clients: Sequence[str]) -> AggregateAnswer:
+        """Have the fed server average the client-side weights of `clients`."""
+        message = {"run": run, "round": round_, "clients": list(clients)}
+        return await self._call(servers, "/v1/aggregate", message, AggregateAnswer)
+
+    async def _call(self, servers: Servers, path: str, message: dict[str, Any], answer: type[Answer]) -> Answer:
+        deadline = time.monotonic() + self.budget_s
+        first, attempt = random.randrange(1 << 16), 0
+        while True:
+            urls = servers()
+            try:
+                if not urls:
+                    raise _TryAgain("none is registered")
+                return await asyncio.to_thread(self._post, urls[(first + attempt) % len(urls)] + path, message, answer)
+            except _TryAgain as error:
+                pause_s = _pause_s(attempt, len(urls))
+                if time.monotonic() + pause_s > deadline:
+                    raise Unreachable(f"No server answered {path} within {self.budget_s:g} s; last: {error}.") from None
+                event("data plane call failed", path=path, attempt=attempt, error=str(error))
+            await asyncio.sleep(pause_s)
+            attempt += 1
+
+    def _post(self, url: str, message: dict[str, Any], answer: type[Answer]) -> Answer:
+        try:
+            response = self._pool.request("POST", url, json=message, redirect=False)
+            payload = response.json()
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            raise _TryAgain(f"{url}: {error}") from None
+        if 400 <= response.status < 500:
+            raise from_wire(response.status, payload)
+        if response.status >= 300:
+            raise _TryAgain(f"{url}: {response.status} {from_wire(response.status, payload)}")
+        try:
+            return answer.model_validate(payload)
+        except ValidationError as error:
+            wrong = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+            raise _TryAgain(f"{url} answered without a valid {wrong or 'object'}") from None
+
+
+class _TryAgain(Exception):
+    """This attempt came to nothing; another may do better."""
+
+
+def _pause_s(attempt: int, replicas: int) -> float:
+    """Seconds before the next attempt; it doubles with each turn through the replicas."""
+    turns, place = divmod(attempt + 1, max(replicas, 1))
+    if place:
+        return 0.0  # a replica of this turn has not been asked yet
+    return random.uniform(0.5, 1.0) * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (turns - 1))

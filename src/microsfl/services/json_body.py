@@ -1,0 +1,105 @@
+"""JSON bodies of the coordinator's API: bounded, finite, flat enough; and its one error shape for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..errors import InputError, InvalidSetting, UnknownSetting
+from .http import on_microsfl_error, read_json
+
+MAX_DEPTH = 16
+
+
+class JsonRequest(Request):
+    """A request whose body is read once, through the checks below."""
+
+    _checked: dict[str, Any]
+
+    async def check(self) -> None:
+        self._checked = await read_json(self)
+        check_plain(self._checked)
+
+    async def body(self) -> bytes:
+        return json.dumps(self._checked).encode()
+
+    async def json(self) -> Any:
+        return self._checked
+
+
+class JsonRoute(APIRoute):
+    """A route that checks a body, where it takes one, before FastAPI sees it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def handle_checked(request: Request) -> Response:
+            checked = JsonRequest(request.scope, request.receive)
+            await checked.check()
+            return await handle(checked)
+
+        return handle_checked
+
+
+def check_plain(body: dict[str, Any]) -> None:
+    """Refuse what Python reads as JSON but cannot write back as such: kept in the records, it would break every answer.
+
+    Raises:
+        InvalidSetting: naming the field with a NaN, an infinity or half a character, or one nested too deep.
+    """
+    level: list[tuple[str, Any]] = [("", body)]
+    for _ in range(MAX_DEPTH):
+        for place, value in level:
+            _check_scalar(place, value)
+        level = [child for place, value in level for child in _children(place, value)]
+        if not level:
+            return
+    raise InvalidSetting(f"{level[0][0][:200]}: the body is nested deeper than {MAX_DEPTH} levels.")
+
+
+def _check_scalar(place: str, value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidSetting(f"{place}: {value} is not a finite number.")
+    if isinstance(value, str) and not _is_text(value):
+        raise InvalidSetting(f"{place}: {value[:40]!r} is not valid Unicode.")
+
+
+def _children(place: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list):
+        yield from ((f"{place}[{index}]", child) for index, child in enumerate(value))
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            if not _is_text(key):
+                raise InvalidSetting(f"{place}: the name {key[:40]!r} is not valid Unicode.")
+            yield f"{place}.{key}" if place else key, child
+
+
+def _is_text(value: str) -> bool:
+    # Python's JSON reader lets lone surrogates through, which no encoder takes back.
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+async def on_invalid_request(request: Request, error: Exception) -> Response:
+    """FastAPI's list of what is wrong with a request, as one sentence in the one error shape."""
+    assert isinstance(error, RequestValidationError)
+    problems = error.errors()
+    sentence = "; ".join(_sentence(problem) for problem in problems[:5])
+    unknown = all(problem["type"] == "extra_forbidden" for problem in problems)
+    kind: type[InputError] = UnknownSetting if unknown else InvalidSetting
+    return await on_microsfl_error(request, kind(sentence))
+
+
+def _sentence(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"] if part != "body") or "body"
+    if problem["type"] == "extra_forbidden":
+        return f"'{place}' is not a field of this request"
+    return f"{place}: {str(problem['msg']).removeprefix('Value error, ')} (got {problem.get('input')!r:.60})"

@@ -1,0 +1,183 @@
+"""What split server and fed server share: the tensor endpoints, one compute thread, and the word to the coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import urllib3
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from .. import __version__
+from ..config import MB, ReplicaSettings
+from ..errors import InputError
+from ..process import event
+from ..spec import check_id
+from ..wire.messages import Message
+from ..wire.tensors import Buffer
+from .http import exception_handlers, listen, read_body, read_json, serve
+
+BINARY = "application/octet-stream"
+HEARTBEAT_S = 2.0
+# Bodies in memory at a time: further requests wait in the kernel's socket buffers, not in this process.
+OPEN_BODIES = 32
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Replica:
+    """A stateless service as a table of functions; all of them run on one compute thread, one at a time.
+
+    messages: path -> (type of the request, function to its answer). calls: path -> function from JSON to JSON.
+    weights: (run, version or None for the newest) -> (version, weights file). status: run -> newest version and open
+    round. info: figures for the coordinator.
+    """
+
+    role: str
+    messages: Mapping[str, tuple[type[Message], Callable[[Any], Message]]]
+    calls: Mapping[str, Callable[[Json], Json]]
+    weights: Callable[[str, int | None], tuple[int, bytes]]
+    status: Callable[[str], Json]
+    info: Callable[[], Json]
+    close: Callable[[], None] = lambda: None
+    compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
+
+    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.compute, function, *arguments)
+
+    def answer(self, path: str, body: Buffer) -> bytes:
+        """The answer to one message: bytes in, bytes out."""
+        kind, function = self.messages[path]
+        return function(kind.unpack(body)).pack()
+
+
+def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
+    """The HTTP shell around a replica."""
+    gate = asyncio.Semaphore(OPEN_BODIES)
+
+    def message_route(path: str) -> Route:
+        async def endpoint(request: Request) -> Response:
+            async with gate:
+                body = await read_body(request, max_body_bytes)
+                return Response(await replica.run(replica.answer, path, body), media_type=BINARY)
+
+        return Route(path, endpoint, methods=["POST"])
+
+    def call_route(path: str, function: Callable[[Json], Json]) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return JSONResponse(await replica.run(function, await read_json(request)))
+
+        return Route(path, endpoint, methods=["POST"])
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok", "role": replica.role, "version": __version__, **replica.info()})
+
+    async def weights(request: Request) -> Response:
+        run = check_id(request.path_params["run"], "run")
+        version, content = await replica.run(replica.weights, run, _version(request.path_params["version"]))
+        return Response(content, media_type=BINARY, headers={"x-microsfl-version": str(version)})
+
+    async def status(request: Request) -> Response:
+        return JSONResponse(await replica.run(replica.status, check_id(request.path_params["run"], "run")))
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        replica.compute.shutdown(wait=True)
+        replica.close()
+
+    routes = [
+        *(message_route(path) for path in replica.messages),
+        *(call_route(path, function) for path, function in replica.calls.items()),
+        Route("/v1/health", health),
+        Route("/v1/runs/{run}", status),
+        Route("/v1/runs/{run}/versions/{version}/weights", weights),
+    ]
+    return Starlette(routes=routes, exception_handlers=exception_handlers, lifespan=lifespan)
+
+
+def text_field(call: Json, name: str, what: str | None = None) -> str:
+    """An id in a JSON call. Raises InputError or InvalidId."""
+    value = call.get(name)
+    if not isinstance(value, str):
+        raise InputError(f"'{name}' must be text (got {value!r:.60}).")
+    return check_id(value, what or name)
+
+
+def number_field(call: Json, name: str) -> int:
+    """A natural number in a JSON call. Raises InputError."""
+    value = call.get(name)
+    if type(value) is not int or not 0 <= value <= 10**9:
+        raise InputError(f"'{name}' must be a whole number from 0 to 10^9 (got {value!r:.60}).")
+    return value
+
+
+class Heartbeat:
+    """Registers a replica with the coordinator and keeps saying that it is there, from a thread of its own."""
+
+    def __init__(self, settings: ReplicaSettings, port: int, replica: Replica) -> None:
+        self.url = f"{settings.coordinator}/api/participants"
+        self.replica = replica
+        self.me: Json = {
+            "id": settings.participant_id(replica.role, port),
+            "role": replica.role,
+            "address": settings.advertised(port),
+        }
+        self.stopped = threading.Event()
+        self.http = urllib3.PoolManager(timeout=urllib3.Timeout(5.0), retries=False)
+        self.reached: bool | None = None
+
+    def start(self) -> None:
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def _beat(self) -> None:
+        while True:
+            self._say(self._register())
+            if self.stopped.wait(HEARTBEAT_S):
+                return
+
+    def _register(self) -> bool:
+        body = json.dumps({**self.me, "info": self.replica.info()})
+        try:
+            answer = self.http.request("POST", self.url, body=body, headers={"content-type": "application/json"})
+        except urllib3.exceptions.HTTPError:
+            return False
+        return answer.status < 300
+
+    def _say(self, reached: bool) -> None:
+        if reached != self.reached:
+            level = logging.INFO if reached else logging.WARNING
+            event("coordinator reached" if reached else "coordinator not reached", level, url=self.url)
+        self.reached = reached
+
+
+def serve_replica(replica: Replica, settings: ReplicaSettings) -> None:
+    """Listen, register, and serve until the process is asked to end."""
+    sock = listen(settings)
+    app = create_app(replica, int(settings.max_body_mb * MB))
+    heartbeat = Heartbeat(settings, sock.getsockname()[1], replica) if settings.coordinator else None
+    if heartbeat is not None:
+        heartbeat.start()
+    serve(app, settings, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None)
+
+
+def _version(text: str) -> int | None:
+    if text == "newest":
+        return None
+    if not text.isdigit() or len(text) > 9:
+        raise InputError(f"Version '{text:.40}' is not a number or 'newest'.")
+    return int(text)

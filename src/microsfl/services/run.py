@@ -1,0 +1,102 @@
+"""A run as the coordinator holds it, and what one step of it changes: state, round bookkeeping, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass, field
+
+from ..core.rounds import Phase, RunState, Status, from_json, summarize, to_json
+from ..errors import MicrosflError, StoreCorrupt
+from ..records import Records, Row, RunRecord
+from ..spec import RunSpec
+
+
+@dataclass
+class Run:
+    """`rounds`, and `reports` of the current round by client, mirror what the records hold.
+
+    `revision` grows by one with each step.
+    """
+
+    spec: RunSpec
+    created_at: float
+    state: RunState
+    revision: int = 1
+    rounds: dict[int, Row] = field(default_factory=dict)
+    reports: dict[str, Row] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def name(self) -> str:
+        return self.spec.run.name
+
+    def record(self) -> RunRecord:
+        return RunRecord(self.name, self.spec.to_json(), to_json(self.state), self.revision, self.created_at)
+
+
+@dataclass(frozen=True)
+class Step:
+    """From the state that a run has to `state`; the rows hold the columns that are new, by round (and client)."""
+
+    state: RunState
+    rounds: dict[int, Row]
+    metrics: dict[tuple[int, str], Row]
+
+
+def load(records: Records, record: RunRecord) -> Run:
+    """The run as it was left.
+
+    Raises:
+        StoreCorrupt: when its specification or state cannot be read.
+    """
+    try:
+        spec, state = RunSpec.parse(json.loads(record.spec)), from_json(record.state)
+    except (MicrosflError, ValueError, TypeError) as error:
+        raise StoreCorrupt(f"Run '{record.name}' in the database {records.url} cannot be read: {error}") from None
+    rows = {row["round"]: row for row in records.rounds(record.name)}
+    reports = {row["client"]: row for row in records.metrics(record.name, state.round)}
+    return Run(spec, record.created_at, state, record.revision, rows, reports)
+
+
+def plan(run: Run, state: RunState, now: float, brought: Row, client: str | None) -> Step:
+    """The step to `state`; `brought` are metrics that `client` reported or, without one, columns of the round."""
+    rounds: dict[int, Row] = {}
+    metrics: dict[tuple[int, str], Row] = {}
+    this = run.state.round
+    if client is None:
+        rounds[this] = dict(brought)
+    elif brought:
+        metrics[this, client] = brought
+    if _left(run.state, state, Phase.SYNCING):
+        versions = {"body_version": state.body_version, "client_version": state.client_version}
+        rounds[this] = {**rounds.get(this, {}), "synced_at": now, **versions}
+    if _left(run.state, state, Phase.EVALUATING):
+        reports = {**run.reports, **{one: {**run.reports.get(one, {}), **row} for (_, one), row in metrics.items()}}
+        rounds[this] = {"ended_at": now, **asdict(summarize(reports.values(), _seconds(run.rounds[this])))}
+    if state.phase is Phase.TRAINING and run.state.phase is not Phase.TRAINING:
+        rounds[state.round] = {"started_at": now}
+    return Step(state, {round_: row for round_, row in rounds.items() if row}, metrics)
+
+
+def take(run: Run, step: Step) -> None:
+    """Make the step, once it is recorded."""
+    if step.state.round != run.state.round:
+        run.reports = {}
+    else:
+        for (_, client), row in step.metrics.items():
+            run.reports[client] = {**run.reports.get(client, {}), **row}
+    for round_, row in step.rounds.items():
+        run.rounds[round_] = {"round": round_, **run.rounds.get(round_, {}), **row}
+    run.state = step.state
+    run.revision += 1
+
+
+def _left(before: RunState, after: RunState, phase: Phase) -> bool:
+    """The run went through the end of `phase`, rather than to its own end by failure or stop."""
+    return before.phase is phase is not after.phase and after.status in (Status.RUNNING, Status.FINISHED)
+
+
+def _seconds(row: Row) -> float:
+    # The clock of the wall may be set back in the meantime.
+    return max(0.0, float(row["synced_at"]) - float(row["started_at"]))

@@ -1,0 +1,48 @@
+"""What microsfl asks of a store, a protocol per verb; callers ask for the smallest one.
+
+Keys are relative paths of segments joined by `/`; values are bytes. Nothing here knows what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Put(Protocol):
+    def put(self, key: str, value: bytes) -> None:
+        """Write, replacing what was there; a reader sees the old value or the new one, never a part."""
+
+
+class Create(Protocol):
+    def create(self, key: str, value: bytes) -> bool:
+        """Write unless the key exists, atomically among all writers; False when it existed."""
+
+
+class Get(Protocol):
+    def get(self, key: str) -> bytes:
+        """The value. Raises FileNotFoundError when there is none."""
+
+
+class Exists(Protocol):
+    def exists(self, key: str) -> bool:
+        """True when the key has a value."""
+
+
+class GetRange(Protocol):
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """`length` bytes from `start`. Raises FileNotFoundError when there is no value."""
+
+
+class List(Protocol):
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys below the folder `prefix`, in sorted order."""
+
+
+class Delete(Protocol):
+    def delete(self, key: str) -> None:
+        """Remove the value; nothing happens when there is none."""
+
+
+class Store(Put, Create, Get, Exists, GetRange, List, Delete, Protocol):
+    """All verbs."""

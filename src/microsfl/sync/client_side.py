@@ -1,0 +1,111 @@
+"""Client-side weights on the fed server: one update a client and round, one commit a round."""
+
+from __future__ import annotations
+
+from ..core.reduce import fedavg
+from ..core.step import Tensors, check_like
+from ..errors import ClientNotFound, RoundClosed, TensorMismatch
+from ..store.verbs import Store
+from ..wire.messages import Update
+from ..wire.tensors import encode
+from . import keys
+from .commits import Chain, Commit, LeftOut, Taken
+from .seals import check_open, seal
+
+
+class ClientSync:
+    """The client-side model of one run on a store.
+
+    Args:
+        initial: the weights that clients exchange, named front.<…> and tail.<…>, as the run starts with them.
+    """
+
+    def __init__(self, store: Store, run: str, initial: Tensors) -> None:
+        self.store = store
+        self.run = run
+        self.initial = initial
+        self.chain = Chain(store, run, keys.CLIENT)
+
+    def initialize(self) -> Commit:
+        """Create version 0 from the initial weights unless it exists; the version 0 that there is then."""
+        self.chain.create(Commit(version=0, weights=self.chain.write(0, "weights", encode(self.initial))))
+        return self.chain.get(0)
+
+    def weights(self, version: int | None) -> tuple[int, bytes]:
+        """(version, its weights file); the newest when `version` is None.
+
+        Raises:
+            VersionNotFound, StoreCorrupt.
+        """
+        commit = self.chain.head() if version is None else self.chain.get(version)
+        return commit.version, self.chain.read(commit.weights)
+
+    def upload(self, update: Update) -> None:
+        """Store a client's weights after a round, once: the first upload counts. Durable when this returns.
+
+        Raises:
+            TensorMismatch: when the tensors are not those that clients exchange in this run.
+            RoundClosed, RoundNotFound: when the round is not open.
+        """
+        self._check(update.weights)
+        self.chain.check_round(update.round)
+        self.store.create(keys.update(self.run, update.round, update.client), update.pack())
+        check_open(self.store, self.run, update.round)
+
+    def aggregate(self, round_: int, clients: list[str]) -> Commit:
+        """Commit the average of these clients' updates, weighted by samples. Doing so again gives the same commit.
+
+        Raises:
+            ClientNotFound: when a client has no update in the round.
+            RoundNotFound: when the round before is still open.
+        """
+        while True:
+            closing = self.chain.closing(round_)
+            if closing is not None:
+                return closing
+            updates = {client: self._read(round_, client) for client in sorted(clients)}
+            seal(self.store, self.run, round_)
+            self._commit(round_, updates)
+
+    def _commit(self, round_: int, updates: dict[str, Update]) -> None:
+        head = self.chain.head()
+        if head.open_round != round_:
+            return
+        mean = fedavg({client: (update.weights, update.samples) for client, update in updates.items()})
+        names = (key.rsplit("/", 1)[1].removesuffix(".safetensors") for key in self._stored(round_))
+        self.chain.create(
+            Commit(
+                version=head.version + 1,
+                parent=head.version,
+                round=round_,
+                closes=True,
+                weights=self.chain.write(head.version + 1, "weights", encode(mean)),
+                contributions=tuple(
+                    Taken(client=client, unit=0, batches=1, samples=update.samples, version=head.version)
+                    for client, update in updates.items()
+                ),
+                left_out=tuple(
+                    LeftOut(client=client, unit=0, reason="not asked for in this round")
+                    for client in names
+                    if client not in updates
+                ),
+            )
+        )
+
+    def _stored(self, round_: int) -> list[str]:
+        return list(self.store.list(keys.updates(self.run, round_)))
+
+    def _read(self, round_: int, client: str) -> Update:
+        try:
+            return Update.unpack(self.store.get(keys.update(self.run, round_, client)))
+        except FileNotFoundError:
+            if self.chain.closing(round_) is not None:
+                raise RoundClosed(f"Round {round_} of run '{self.run}' is closed.") from None
+            raise ClientNotFound(f"Client '{client}' has no update in round {round_} of run '{self.run}'.") from None
+
+    def _check(self, weights: Tensors) -> None:
+        if weights.keys() != self.initial.keys():
+            odd = sorted(weights.keys() ^ self.initial.keys())
+            raise TensorMismatch(f"The update's tensors are not those of this run; they differ in {odd[:8]}.")
+        for name, tensor in weights.items():
+            check_like(tensor, self.initial[name], f"weight '{name}'")

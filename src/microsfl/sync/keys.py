@@ -1,0 +1,54 @@
+"""Where each file of a run stands (DESIGN: docs/concepts/architecture.md). Ids are checked before they come here."""
+
+from __future__ import annotations
+
+from ..core.unit import UnitKey
+
+BODY = "body"
+CLIENT = "client"
+
+
+def spec(run: str) -> str:
+    return f"runs/{run}/run.json"
+
+
+def version(run: str, area: str, number: int) -> str:
+    return f"runs/{run}/{area}/{number}"
+
+
+def commit(run: str, area: str, number: int) -> str:
+    return f"{version(run, area, number)}/commit.json"
+
+
+def seal(run: str, round_: int) -> str:
+    return f"runs/{run}/rounds/{round_}/sealed.json"
+
+
+def gradients(run: str, round_: int) -> str:
+    return f"runs/{run}/rounds/{round_}/gradients"
+
+
+def contribution(key: UnitKey) -> str:
+    return f"{gradients(key.run, key.round)}/{key.client}/{key.unit}.safetensors"
+
+
+def activations_of_round(run: str, round_: int) -> str:
+    return f"runs/{run}/rounds/{round_}/activations"
+
+
+def activations(key: UnitKey) -> str:
+    return f"{activations_of_round(key.run, key.round)}/{key.client}/{key.unit}.safetensors"
+
+
+def updates(run: str, round_: int) -> str:
+    return f"runs/{run}/rounds/{round_}/updates"
+
+
+def update(run: str, round_: int, client: str) -> str:
+    return f"{updates(run, round_)}/{client}.safetensors"
+
+
+def unit_of(run: str, round_: int, path: str) -> UnitKey:
+    """The unit that wrote the contribution at `path`."""
+    client, unit = path.removeprefix(gradients(run, round_) + "/").split("/")
+    return UnitKey(run, round_, client, int(unit.removesuffix(".safetensors")))

@@ -1,0 +1,211 @@
+"""A whole federation in one process: real replicas, real message bytes, a real store, and no sockets between them.
+
+`Direct` stands where the HTTP client stands and calls the same function that the HTTP route calls. Tests that are
+about processes or sockets use real ones instead (tests/service, tests/integration).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.utils.data import TensorDataset
+
+from microsfl.client.trainer import LocalData, Task, Trainer
+from microsfl.client.transport import FedServer, SplitServers
+from microsfl.config import FedServerSettings, SplitServerSettings
+from microsfl.core.partition import Share, batches
+from microsfl.core.unit import UnitKey, batch_seed, seed_of
+from microsfl.services import fed_server, split_server
+from microsfl.services.replica import Replica
+from microsfl.spec import RunSpec
+from microsfl.store.objects import ObjectStore, open_store
+from microsfl.sync import keys
+from microsfl.sync.commits import Chain, Commit
+from microsfl.wire.tensors import decode
+from microsfl.zoo.datasets import take
+from microsfl.zoo.parts import build_parts
+
+MODELS = "tests.toys:"
+ALLOWED = tuple(f"{MODELS}{name}" for name in ("plain", "dropout", "batchnorm", "masked", "sixteen"))
+
+
+def spec_of(**tables: dict[str, Any]) -> RunSpec:
+    """A resolved specification for the toy data below."""
+    values: dict[str, Any] = {
+        "run": {"name": "toy", "rounds": 2},
+        "data": {"clients": 1, "batch_size": 8},
+        "model": {"name": f"{MODELS}plain"},
+    }
+    for name, table in tables.items():
+        values[name] = {**values.get(name, {}), **table}
+    return RunSpec.parse(values).resolved(input_shape=(6,), classes=3)
+
+
+def toy_data(samples: int = 24, seed: int = 0) -> LocalData:
+    """Six features, three classes, drawn once."""
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, 6, generator=random)
+    y = (x[:, :3] + 0.1 * torch.randn(samples, 3, generator=random)).argmax(1)
+    everything = torch.arange(samples).numpy()
+    data = TensorDataset(x, y)
+    return LocalData(data, data, Share(everything, everything))
+
+
+@dataclass
+class Direct:
+    """Http without sockets: an address is a replica's number. Counts requests; `faults` may repeat or break them."""
+
+    replicas: list[Replica]
+    faults: Callable[[str, bytes | None, Callable[[Replica], bytes], Sequence[Replica]], bytes] | None = None
+    requests: list[tuple[str, str]] = field(default_factory=list)
+
+    def request(
+        self, method: str, servers: Callable[[], Sequence[str]], path: str, body: bytes | None = None, _kind: str = ""
+    ) -> Any:
+        order = [self.replicas[int(address)] for address in servers()]
+        self.requests.append((method, path))
+
+        def ask(replica: Replica) -> Any:
+            return answer(replica, method, path, body)
+
+        return self.faults(path, body, ask, order) if self.faults else ask(order[0])
+
+
+def answer(replica: Replica, method: str, path: str, body: bytes | None) -> Any:
+    """What a replica answers, as the transport reads it."""
+    if path in replica.messages:
+        assert body is not None
+        return SimpleNamespace(data=replica.answer(path, body), headers={}, status=200)
+    if method == "POST":
+        return SimpleNamespace(data=json.dumps(replica.calls[path](json.loads(body or b"{}"))).encode(), headers={})
+    _, _, _, run, *rest = path.split("/")
+    if not rest:
+        return SimpleNamespace(data=json.dumps(replica.status(run)).encode(), headers={})
+    version, content = replica.weights(run, None if rest[1] == "newest" else int(rest[1]))
+    return SimpleNamespace(data=content, headers={"x-microsfl-version": str(version)})
+
+
+class World:
+    """Split servers on one body area, a fed server on its client area, and clients that train rounds on them."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        *,
+        replicas: int = 1,
+        caches: bool = True,
+        spread: str = "sticky",
+        folder: Path | None = None,
+    ) -> None:
+        self.spec = spec
+        self.spread = spread
+        self.body_store = self._store(folder, "body")
+        self.client_store = self._store(folder, "client")
+        self.caches = caches
+        self.split = Direct([self.new_replica() for _ in range(replicas)])
+        fed_settings = FedServerSettings(store_url="memory://", allow_models=ALLOWED)
+        self.fed = Direct([fed_server.create_replica(fed_settings, self.client_store)])
+        for replica in (*self.split.replicas, *self.fed.replicas):
+            replica.calls["/v1/runs"]({"spec": json.loads(spec.to_json())})
+        self.trainers: dict[str, Trainer] = {}
+        self.chain = Chain(self.body_store, spec.run.name, keys.BODY)
+        self.client_chain = Chain(self.client_store, spec.run.name, keys.CLIENT)
+
+    @staticmethod
+    def _store(folder: Path | None, area: str) -> ObjectStore:
+        return open_store("memory://" if folder is None else f"file://{folder}/{area}")
+
+    def new_replica(self) -> Replica:
+        """A split server that has just started: it knows nothing but its settings and the store."""
+        megabytes = 64 if self.caches else 0
+        settings = SplitServerSettings(
+            store_url="memory://", allow_models=ALLOWED, graph_cache_mb=megabytes, weights_cache_mb=megabytes
+        )
+        return split_server.create_replica(settings, self.body_store)
+
+    def join(self, client: str, data: LocalData) -> Trainer:
+        parts = build_parts(self.spec, ALLOWED)
+        addresses = [str(number) for number in range(len(self.split.replicas))]
+        split = SplitServers(self.split, client, lambda: addresses, self.spread)  # type: ignore[arg-type]
+        fed = FedServer(self.fed, lambda: "0")  # type: ignore[arg-type]
+        self.trainers[client] = Trainer(self.spec, client, parts, data, split, fed, torch.device("cpu"))
+        return self.trainers[client]
+
+    def task(self, client: str, round_: int, kind: str = "train") -> Task:
+        head = self.chain.head().version
+        return Task(kind, self.spec.run.name, round_, client, 0, head, self.client_chain.head().version)
+
+    def round(self, number: int) -> None:
+        """All clients train, then the round is closed on both sides."""
+        for client, trainer in self.trainers.items():
+            trainer.train(self.task(client, number))
+        self.close(number)
+
+    def close(self, number: int) -> None:
+        run = self.spec.run.name
+        self.split.replicas[0].calls["/v1/reduce"]({"run": run, "round": number})
+        self.fed.replicas[0].calls["/v1/aggregate"]({"run": run, "round": number, "clients": sorted(self.trainers)})
+
+    def run(self) -> None:
+        for number in range(self.spec.run.rounds):
+            self.round(number)
+
+    def commits(self) -> list[Commit]:
+        """All commits of the body, oldest first, read from the store."""
+        return list(self.chain.back(self.chain.head()))[::-1]
+
+    def body_hash(self) -> str:
+        return self.chain.head().weights.sha256
+
+    def client_hash(self) -> str:
+        return self.client_chain.head().weights.sha256
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """body.<…>, front.<…> and tail.<…> as committed."""
+        body = decode(self.chain.read(self.chain.head().weights)).tensors
+        client = decode(self.client_chain.read(self.client_chain.head().weights)).tensors
+        return {**{f"body.{name}": tensor for name, tensor in body.items()}, **client}
+
+
+def train_plainly(spec: RunSpec, client: str, data: LocalData) -> dict[str, torch.Tensor]:
+    """What the same training is in ordinary PyTorch, in one process: the reference that law 1 speaks of."""
+    parts = copy.deepcopy(build_parts(spec, ALLOWED))
+    strategy, seed = spec.strategy, spec.run.seed
+    body_optimizer = getattr(torch.optim, strategy.body_optimizer.name)(
+        parts.body.parameters(), **strategy.body_optimizer.options
+    )
+    client_optimizer = getattr(torch.optim, strategy.client_optimizer.name)(
+        [*parts.front.parameters(), *parts.tail.parameters()], **strategy.client_optimizer.options
+    )
+    for round_ in range(spec.run.rounds):
+        order = batches(
+            len(data.share.train),
+            batch_size=spec.data.batch_size,
+            epochs=strategy.local_epochs,
+            seed=seed_of("order", seed, spec.run.name, client, round_),
+        )
+        for number, indices in enumerate(order):
+            x, y = take(data.train, data.share.train[indices])
+            key = UnitKey(spec.run.name, round_, client, number)
+            value: Any = (x,)
+            for name, part in (("front", parts.front), ("body", parts.body), ("tail", parts.tail)):
+                part.train()
+                torch.manual_seed(batch_seed(name, seed, key, 0))
+                value = part(*value)
+                value = value if isinstance(value, tuple) else (value,)
+            torch.nn.functional.cross_entropy(value[0], y).backward()
+            for optimizer in (client_optimizer, body_optimizer):
+                optimizer.step()
+                optimizer.zero_grad()
+    return {
+        f"{name}.{key}": tensor.detach()
+        for name, part in (("front", parts.front), ("body", parts.body), ("tail", parts.tail))
+        for key, tensor in part.state_dict().items()
+    }
