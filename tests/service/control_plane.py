@@ -20,10 +20,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from microsfl.config import ServerSettings
+from microsfl.errors import StoreUnavailable
+from microsfl.records import Records
 from microsfl.services import http
+from microsfl.services.coordinator import create_app
+from microsfl.services.data_plane import DataPlane
 from microsfl.spec import RunSpec
 
 Json = dict[str, Any]
+CLIENTS = ("c0", "c1", "c2")
 
 
 class ReadyServer(http.Server):
@@ -60,6 +65,8 @@ class StandIn:
 
     `answers` replaces the answer (status, JSON) of a path; while `hold` is cleared, reduce does not answer.
     """
+
+    url: str
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Json]] = []
@@ -197,3 +204,23 @@ def coordinator_process(records_url: str) -> Iterator[tuple[subprocess.Popen[str
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@contextlib.contextmanager
+def coordinator(records: Records, budget_s: float = 20) -> Iterator[Api]:
+    app = create_app(records, data_plane=DataPlane(budget_s=budget_s))
+    with served(app, app.state.director.stop) as url:
+        yield Api(url)
+
+
+def begin_demo(api: Api, plane_url: str) -> None:
+    """A started run of three clients and two rounds."""
+    api.register_servers(plane_url)
+    api.register_clients(*CLIENTS)
+    api.post("/runs", spec())
+    api.post("/runs/demo/start")
+
+
+def refuse(*_: object, **__: object) -> None:
+    """Takes the place of a method of the records."""
+    raise StoreUnavailable("the disk is full")

@@ -194,7 +194,7 @@ def test_fields_that_older_states_lack_have_defaults() -> None:
 
 
 def test_summaries_weigh_by_samples() -> None:
-    reports = [
+    reports: list[dict[str, float | None]] = [
         {"train_loss": 1.0, "samples": 30, "test_loss": 2.0, "test_accuracy": 0.5, "test_samples": 10},
         {"train_loss": 3.0, "samples": 10, "test_loss": 4.0, "test_accuracy": 1.0, "test_samples": 30},
         {"train_loss": None, "samples": 0, "test_loss": None, "test_accuracy": None, "test_samples": 0},

@@ -7,7 +7,6 @@ replayed one, one that came before its time) changes nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -247,7 +246,7 @@ def _end(state: RunState, status: Status, reason: str | None = None) -> RunState
 
 def to_json(state: RunState) -> str:
     """The state as JSON; equal states give equal text."""
-    values = dataclasses.asdict(state)
+    values = dict(vars(state))
     for name in ("trained", "evaluated"):
         values[name] = sorted(values[name])
     return json.dumps(values, sort_keys=True, separators=(",", ":"))

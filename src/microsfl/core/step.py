@@ -84,6 +84,7 @@ def body_forward(
     Raises:
         TensorMismatch: when the body does not take these tensors, or they do not divide into equal batches.
     """
+    _check_batches(inputs, len(seeds))
     leaves = {name: inputs[name].detach().requires_grad_(name in needs_grad) for name in sorted(inputs, key=_order)}
     buffers = {name: tensor.clone() for name, tensor in persistent_buffers(body).items()}
     body.train()
@@ -221,12 +222,15 @@ def _call(body: nn.Module, inputs: list[Tensor], buffers: Tensors | None = None)
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
+def _check_batches(inputs: Mapping[str, Tensor], batches: int) -> None:
+    for name, tensor in inputs.items():
+        if batches > 1 and (tensor.ndim == 0 or not tensor.shape[0] or tensor.shape[0] % batches):
+            raise TensorMismatch(f"Input '{name}' is {_describe(tensor)}; it does not divide into {batches} batches.")
+
+
 def _split(leaves: Tensors, batches: int) -> list[list[Tensor]]:
     if batches == 1:
         return [list(leaves.values())]
-    for name, tensor in leaves.items():
-        if tensor.ndim == 0 or tensor.shape[0] % batches or not tensor.shape[0]:
-            raise TensorMismatch(f"Input '{name}' is {_describe(tensor)}; it does not divide into {batches} batches.")
     return [list(parts) for parts in zip(*(t.chunk(batches) for t in leaves.values()), strict=True)]
 
 

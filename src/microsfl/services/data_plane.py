@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import urllib3
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
-from ..errors import Unreachable, from_wire
+from ..errors import InputError, Unreachable, from_wire
 from ..process import event
 from ..spec import RunSpec
 
@@ -51,7 +51,8 @@ class DataPlane:
     """Calls with retries: the next replica at once, then a growing pause with jitter, until `budget_s` is spent.
 
     `servers` is asked for the URLs before each attempt, so that a server which registers meanwhile is found. Every
-    method raises the error of a 4xx answer as it came, and `Unreachable` when the budget is spent.
+    method raises what a server has against the request itself (4xx) as it came, and `Unreachable` when the budget is
+    spent.
     """
 
     def __init__(self, budget_s: float = BUDGET_S, read_timeout_s: float = READ_TIMEOUT_S) -> None:
@@ -93,16 +94,17 @@ class DataPlane:
         try:
             response = self._pool.request("POST", url, json=message, redirect=False)
             payload = response.json()
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise _TryAgain(f"{url}: {error}") from None
-        if 400 <= response.status < 500:
-            raise from_wire(response.status, payload)
+        except (urllib3.exceptions.HTTPError, ValueError) as broken:
+            raise _TryAgain(f"{url}: {broken}") from None
         if response.status >= 300:
-            raise _TryAgain(f"{url}: {response.status} {from_wire(response.status, payload)}")
+            error = from_wire(response.status, payload)
+            if response.status < 500 and isinstance(error, InputError):
+                raise error  # no other replica would say anything else
+            raise _TryAgain(f"{url}: {response.status} {error}")
         try:
             return answer.model_validate(payload)
-        except ValidationError as error:
-            wrong = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        except ValidationError as invalid:
+            wrong = ", ".join(".".join(map(str, problem["loc"])) for problem in invalid.errors())
             raise _TryAgain(f"{url} answered without a valid {wrong or 'object'}") from None
 
 

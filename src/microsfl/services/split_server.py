@@ -42,6 +42,7 @@ class Held:
     """A forward that waits for its backward: soft state, as the activations are in the store too."""
 
     version: int
+    batches: int
     forward: core.Forward
     size_bytes: int
 
@@ -104,7 +105,7 @@ class SplitServer:
         run = self._run(request.run)
         run.sync.chain.check_round(request.round)
         held = self.graphs.pop(request.key, None)
-        if held is not None and held.version == request.version:
+        if held is not None and (held.version, held.batches) == (request.version, request.batches):
             self.counts["graph_hits"] += 1
             forward = held.forward
         else:
@@ -204,6 +205,10 @@ class SplitServer:
             stored = run.sync.activations(request.key)
             if stored is None:
                 raise ActivationsMissing(f"The activations of {request.key} are not here any more; send them again.")
+            if stored.batches != request.batches:
+                raise TensorMismatch(
+                    f"The unit came with {stored.batches} batches and goes back with {request.batches}."
+                )
             activations, needs_grad = stored.activations, stored.needs_grad
         version = run.sync.pick(request.version, 0)
         return self._forward(run, request, version, activations, needs_grad)
@@ -218,7 +223,7 @@ class SplitServer:
             run.graph_sizes[shape] = core.graph_bytes(forward.body, forward.inputs, request.needs_grad, seeds)
         size = run.graph_sizes[shape]
         if size <= self.graphs.maxsize:
-            self.graphs[request.key] = Held(version, forward, size)
+            self.graphs[request.key] = Held(version, request.batches, forward, size)
 
     def _contribute(
         self, run: Run, unit: UnitMessage, version: int, forward: core.Forward, gradients: core.Gradients

@@ -1,0 +1,135 @@
+"""One role as a child process: started, listened to for its ready line, and ended in any case."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TookTooLong
+from pathlib import Path
+from typing import Any
+
+from ..config import ProcessSettings
+from ..errors import RunFailed
+from .options import to_flags
+
+READY_S = 120.0
+END_S = 8.0  # a server lets open requests finish for 3 s, and a process without a parent ends itself after 5 s
+LAST_LINES = 6
+
+
+class Child:
+    """`python -m microsfl ROLE FLAGS`, with a log file for all that it has to say.
+
+    It holds the reading end of a pipe as standard input, so that it ends also when this process is killed. It is in
+    a process group of its own: a terminal's Ctrl-C reaches this process alone, which then ends its children in order.
+    """
+
+    def __init__(self, role: str, name: str, settings: ProcessSettings, log: Path) -> None:
+        self.role, self.name, self.log = role, name, log
+        self.address: str | None = None
+        self.is_ready = False
+        self._ready: Future[str] = Future()
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "microsfl", role, "--exit-with-parent", *to_flags(settings)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                env=child_environment(),
+                process_group=0,
+            )
+        threading.Thread(target=self._listen, name=f"{name}-output", daemon=True).start()
+
+    @property
+    def state(self) -> str:
+        """starting, up or ended."""
+        if self.process.poll() is not None:
+            return "ended"
+        return "up" if self.is_ready else "starting"
+
+    def wait_ready(self) -> None:
+        """Wait for the ready line.
+
+        Raises:
+            RunFailed: when the process ends before it, or takes too long.
+        """
+        try:
+            what = self._ready.result(READY_S)
+        except TookTooLong:
+            raise RunFailed(f"{self.name} was not ready after {READY_S:g} s. {self.last_words()}") from None
+        if not what:
+            self.process.wait()
+            raise self.failure()
+        self.address = what.removeprefix("at ") if what.startswith("at ") else None
+        self.is_ready = True
+
+    def failure(self) -> RunFailed:
+        """The error of a process that should not have ended."""
+        return RunFailed(f"{self.name} ended with {self.ending()}. {self.last_words()}")
+
+    def ending(self) -> str:
+        """How the process ended, in words."""
+        code = self.process.returncode
+        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+    def last_words(self) -> str:
+        """The end of the log."""
+        lines = [line for line in self.log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+        said = "".join(f"\n  {line}" for line in lines[-LAST_LINES:])
+        return f"The end of its log, {self.log}:{said}" if said else f"Its log {self.log} is empty."
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in processes.json."""
+        return {
+            "role": self.role,
+            "name": self.name,
+            "pid": self.process.pid,
+            "address": self.address,
+            "state": self.state,
+            "exit_code": self.process.returncode,
+        }
+
+    def _listen(self) -> None:
+        """The ready line is for us; whatever else is printed (a user's model may) goes to the log."""
+        assert self.process.stdout is not None
+        prefix = f"microsfl {self.role} ready "
+        with self.process.stdout as output, self.log.open("ab", buffering=0) as log:
+            for line in output:
+                text = line.decode("utf-8", errors="replace").strip()
+                if text.startswith(prefix) and not self._ready.done():
+                    self._ready.set_result(text.removeprefix(prefix))
+                else:
+                    log.write(line)
+        if not self._ready.done():
+            self._ready.set_result("")
+
+
+def end(children: Iterable[Child]) -> None:
+    """Terminate, wait, and kill what is left."""
+    living = [child for child in children if child.process.poll() is None]
+    for child in living:
+        child.process.terminate()
+    deadline = time.monotonic() + END_S
+    for child in living:
+        try:
+            child.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+        if child.process.stdin is not None:
+            child.process.stdin.close()
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment without MICROSFL_*, which is not meant for all roles at once.
+
+    What this process can import from its working directory or beside its script, a child can too.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MICROSFL_")}
+    places = [os.getcwd(), *sys.path[:1], *kept.get("PYTHONPATH", "").split(os.pathsep)]
+    return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(place for place in places if place))}

@@ -1,0 +1,57 @@
+"""What the launcher asks of a run's servers: the coordinator's API for whoever directs a run, and the trained model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..client.transport import Coordinator, FedServer, Http, SplitServers
+from ..errors import RunExists
+from ..spec import RunSpec
+
+RETRY_S = 10.0  # all servers are on this machine, and were ready when they are asked
+
+Json = dict[str, Any]
+
+
+class Control(Coordinator):
+    """The coordinator as the one who directs the run called `name` sees it."""
+
+    def __init__(self, url: str, name: str) -> None:
+        super().__init__(Http(RETRY_S), url)
+        self.name = name
+
+    def create(self, spec: RunSpec) -> None:
+        """Create the run.
+
+        Raises:
+            RunExists: when there is one of this name that was started before.
+            InputError: whatever a server has against the specification.
+        """
+        run = self._ask("POST", "/api/runs", spec.model_dump(mode="json"))
+        if run["state"] != "created":
+            raise RunExists(f"The coordinator's records already have a run '{self.name}'; choose another run.name.")
+
+    def start(self) -> None:
+        self._ask("POST", f"/api/runs/{self.name}/start")
+
+    def stop(self) -> None:
+        """End the run; of no effect on one that has ended."""
+        self._ask("POST", f"/api/runs/{self.name}/stop")
+
+    def watch(self, after: int, wait_s: float) -> Json:
+        """The run as soon as its revision is above `after`, or after `wait_s` seconds."""
+        return self._ask("GET", f"/api/runs/{self.name}?after={after}&wait_s={wait_s:g}")
+
+    def metrics(self) -> list[Json]:
+        """A row for each round and client."""
+        return list(self._ask("GET", f"/api/runs/{self.name}/metrics")["metrics"])
+
+    def rounds(self) -> list[Json]:
+        return list(self._ask("GET", f"/api/runs/{self.name}/rounds")["rounds"])
+
+    def weights(self) -> tuple[bytes, bytes]:
+        """The newest weights files: of the body, and of what clients exchange."""
+        self.participants()
+        split = SplitServers(self.http, "launcher", lambda: self.split_servers)
+        fed = FedServer(self.http, lambda: self.fed_server)
+        return split.weights(self.name)[1], fed.weights(self.name)[1]

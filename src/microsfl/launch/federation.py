@@ -1,0 +1,235 @@
+"""All roles of one run as processes on this machine, for as long as a `with` block lasts."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, ProcessSettings, SplitServerSettings
+from ..errors import InputError, OperationError, RunFailed, Unreachable
+from ..spec import RunSpec
+from .child import Child, end
+from .preflight import check_store, resolve
+from .run_folder import RunFolder, default_path
+
+if TYPE_CHECKING:
+    from .control import Control
+    from .rehearsal import Rehearsal
+
+WATCH_S = 1.0  # how soon a process that died is noticed
+PAUSE_S = 0.1  # least time between two looks at a run, whose every report is a change
+ENDED = ("finished", "failed", "stopped")
+
+Json = dict[str, Any]
+
+
+class Federation:
+    """The processes of a run: coordinator, split servers, fed server and clients.
+
+        with microsfl.Federation(spec) as federation:
+            body = microsfl.RemoteBody(run=spec.run.name, coordinator=federation.coordinator)
+
+    Entering starts the processes on free ports, then creates and starts the run. Leaving, in whatever way, stops the
+    run and ends them; should this process be killed, they end by themselves. When `run.managed` is false there are no
+    client processes: the caller's own training loops drive the run.
+
+    Args:
+        spec: the run; the attribute `spec` has every `auto` that decides a result resolved.
+        folder: run folder, new or empty, for stores, records and logs; default: runs/<name>-<date>-<time>.
+
+    Raises, here or when it is entered:
+        InputError: for whatever is wrong with the specification, the folder or the stores. No folder is left then.
+        RunFailed: when a process ends before it is ready, with the end of its log.
+    """
+
+    coordinator: str  # URL, once it is entered
+    folder: RunFolder
+    control: Control
+    rehearsal: Rehearsal
+
+    def __init__(self, spec: RunSpec, folder: Path | str | None = None) -> None:
+        self.spec = resolve(spec)
+        self.path = Path(folder) if folder is not None else default_path(spec.run.name)
+        self.children: list[Child] = []
+        self._began = False
+        self._recorded: list[Json] = []
+
+    def __enter__(self) -> Self:
+        self.folder = RunFolder(self.path)
+        try:
+            self._start()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, InputError):
+                self.folder.discard()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the run, which changes nothing when it has ended, and end every process."""
+        try:
+            self._stop()
+        finally:
+            end(self.children)
+            self._record()
+
+    def follow(self) -> Iterator[Json]:
+        """The run as the coordinator shows it: now, after each change and at least every second, until it finished.
+
+        Raises:
+            RunFailed: when it ends otherwise, or when a process ends that it cannot go on without.
+        """
+        run = self.control.watch(0, 0.0)
+        while run["state"] not in ENDED:
+            yield run
+            seen_at = time.monotonic()
+            run = self._watch(run["revision"])
+            time.sleep(max(0.0, PAUSE_S - (time.monotonic() - seen_at)))
+        if run["state"] == "failed":
+            raise RunFailed(f"Run '{run['name']}' failed in round {run['round']}: {run['reason']}")
+        if run["state"] == "stopped":
+            raise RunFailed(f"Run '{run['name']}' was stopped in round {run['round']}.")
+        yield run
+
+    def _watch(self, revision: int) -> Json:
+        try:
+            return self.control.watch(revision, WATCH_S)
+        except Unreachable:
+            self._check()
+            raise
+        finally:
+            self._check()
+
+    def _check(self) -> None:
+        """Raises RunFailed for a process that ended, unless it is a split server and there is another: none is needed
+        more than the others."""
+        self._record()
+        replicas = [child for child in self.children if child.role == "split-server"]
+        spare = any(child.state == "up" for child in replicas)
+        for child in self.children:
+            if child.state == "ended" and not (spare and child in replicas):
+                raise child.failure()
+
+    def _start(self) -> None:
+        self._check_stores()
+        self.folder.write_spec(self.spec)
+        coordinator = self._spawn("coordinator", "coordinator", self._coordinator())
+        coordinator.wait_ready()
+        self.coordinator = str(coordinator.address)
+        for number in range(self.spec.servers.split):
+            self._spawn("split-server", f"split-server-{number}", self._split_server(f"split-server-{number}"))
+        self._spawn("fed-server", "fed-server", self._fed_server())
+        for number, ids in enumerate(_client_groups(self.spec) if self.spec.run.managed else []):
+            self._spawn("client", f"clients-{number}", self._client(ids))
+        # The processes are busy importing torch. What is wrong with the run is found out meanwhile.
+        from .rehearsal import rehearse
+
+        self.rehearsal = rehearse(self.spec)
+        for child in self.children:
+            child.wait_ready()
+        self._record()
+        self._begin()
+
+    def _begin(self) -> None:
+        from .control import Control
+
+        self.control = Control(self.coordinator, self.spec.run.name)
+        self.control.create(self.spec)
+        self.control.start()
+        self._began = True
+
+    def _stop(self) -> None:
+        if self._began and self.children[0].state == "up":
+            try:
+                self.control.stop()
+            except OperationError:
+                pass  # the coordinator is ending as well; the run is over in any case
+
+    def _spawn(self, role: str, name: str, settings: ProcessSettings) -> Child:
+        child = Child(role, name, settings, self.folder.logs / f"{name}.log")
+        self.children.append(child)
+        self._record()
+        return child
+
+    def _record(self) -> None:
+        """Keep processes.json current."""
+        now = [child.to_json() for child in self.children]
+        if now != self._recorded:
+            self.folder.write_processes(now)
+            self._recorded = now
+
+    def _check_stores(self) -> None:
+        for area in ("body", "client"):
+            check_store(self.store_url(area), self.spec.run.name, f"store.{area}")
+
+    def store_url(self, area: str) -> str:
+        """URL of the store of the area "body" or "client"."""
+        url: str = getattr(self.spec.store, area)
+        return self.folder.store_url(area) if url == "auto" else url
+
+    def _coordinator(self) -> CoordinatorSettings:
+        url = self.spec.records.url
+        return CoordinatorSettings(port=0, records_url=self.folder.records_url() if url == "auto" else url)
+
+    def _split_server(self, name: str) -> SplitServerSettings:
+        servers = self.spec.servers
+        return SplitServerSettings(
+            port=0,
+            id=name,
+            coordinator=self.coordinator,
+            store_url=self.store_url("body"),
+            allow_models=_own_function(self.spec.model.name),
+            graph_cache_mb=servers.graph_cache_mb,
+            weights_cache_mb=servers.weights_cache_mb,
+            device=servers.device,
+            threads=1,
+        )
+
+    def _fed_server(self) -> FedServerSettings:
+        return FedServerSettings(
+            port=0,
+            id="fed-server",
+            coordinator=self.coordinator,
+            store_url=self.store_url("client"),
+            allow_models=_own_function(self.spec.model.name),
+        )
+
+    def _client(self, ids: tuple[str, ...]) -> ClientSettings:
+        return ClientSettings(
+            coordinator=self.coordinator,
+            ids=ids,
+            allow_models=_own_function(self.spec.model.name),
+            allow_datasets=_own_function(self.spec.data.dataset),
+            device=self.spec.servers.client_device,
+            spread=self.spec.servers.spread,
+            threads=1,
+        )
+
+
+def client_ids(count: int) -> tuple[str, ...]:
+    """client-00, client-01, …: in sorted order, which is the order in which a run numbers its clients."""
+    digits = max(2, len(str(count - 1)))
+    return tuple(f"client-{number:0{digits}}" for number in range(count))
+
+
+def _client_groups(spec: RunSpec) -> list[tuple[str, ...]]:
+    """The clients that each client process hosts, evenly."""
+    ids, per_process = client_ids(spec.data.clients), spec.servers.clients_per_process
+    wanted = len(os.sched_getaffinity(0)) if per_process == "auto" else math.ceil(len(ids) / per_process)
+    processes = min(wanted, len(ids))
+    return [ids[number::processes] for number in range(processes)]
+
+
+def _own_function(name: str) -> tuple[str, ...]:
+    """The name of a user's own function, which a server imports only from its list."""
+    return (name,) if ":" in name else ()

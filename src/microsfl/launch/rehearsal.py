@@ -1,0 +1,94 @@
+"""A run in miniature, before it begins: its model, optimizers and partition as every process will make them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..core.codec import make_optimizer
+from ..core.cut import Parts
+from ..core.partition import IntArray, Share, label_counts, partition
+from ..errors import InvalidSetting
+from ..spec import RunSpec
+from ..zoo.datasets import Data, Samples, labels, load_data, take
+from ..zoo.parts import build_parts
+
+SAMPLES = 2  # enough to see whether a model takes a batch
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """parts: the model with its initial weights. class_counts: train samples, int64 [clients, classes]."""
+
+    parts: Parts
+    class_counts: IntArray
+    test_counts: list[int]
+
+
+def rehearse(spec: RunSpec) -> Rehearsal:
+    """Build everything that the run will need, and send two samples through the model.
+
+    Args:
+        spec: resolved. Its model and data set functions are the user's own and may be imported.
+
+    Raises:
+        InputError: what a process of the run would find wrong with the specification.
+    """
+    parts = build_parts(spec, [spec.model.name])
+    _check_optimizers(spec, parts)
+    data = load_data(spec.data.dataset, spec.data.path)
+    _check_model(spec, parts, data.train)
+    train = labels(data.train)
+    shares = _shares(spec, train, labels(data.test))
+    return Rehearsal(parts, label_counts(train, shares, _classes(spec)), [len(share.test) for share in shares])
+
+
+def _check_optimizers(spec: RunSpec, parts: Parts) -> None:
+    strategy = spec.strategy
+    rules = [(parts.body, strategy.body_optimizer), (parts.tail, strategy.client_optimizer)]
+    if strategy.front_update != "never":
+        rules.append((parts.front, strategy.client_optimizer))
+    for part, rule in rules:
+        parameters = list(part.parameters())
+        if parameters:
+            make_optimizer(rule.name, parameters, rule.options)
+
+
+def _check_model(spec: RunSpec, parts: Parts, train: Samples) -> None:
+    """Raises InvalidSetting unless the model turns samples of the data set into a row of logits each."""
+    x, _ = take(train, np.arange(min(SAMPLES, len(train))))
+    model = f"model.name = '{spec.model.name}' with samples of shape {list(x.shape[1:])}"
+    try:
+        with torch.no_grad():
+            logits = parts.joined().eval()(x)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what modules raise on tensors that do not fit
+        raise InvalidSetting(f"{model} does not compute: {str(error).splitlines()[0]}") from None
+    found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    wanted = [len(x), _classes(spec)]
+    if found != wanted:
+        raise InvalidSetting(f"{model} returns {found} for {len(x)} samples; it must return logits of shape {wanted}.")
+
+
+def _shares(spec: RunSpec, train: IntArray, test: IntArray) -> list[Share]:
+    data, largest = spec.data, int(max(train.max(), test.max(initial=0)))
+    if largest >= _classes(spec):
+        raise InvalidSetting(
+            f"model.classes = {spec.model.classes}, but the data set has the label {largest}: use {largest + 1} or auto."
+        )
+    return partition(
+        train,
+        test,
+        clients=data.clients,
+        scheme=data.partition,
+        alpha=data.alpha,
+        shards_per_client=data.shards_per_client,
+        seed=spec.run.seed,
+    )
+
+
+def _classes(spec: RunSpec) -> int:
+    if spec.model.classes == "auto":
+        raise InvalidSetting("model.classes must be a number once a run begins, not 'auto'.")
+    return spec.model.classes

@@ -1,0 +1,103 @@
+"""The folder of one run: where each file stands, and how it is written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidSetting, StoreNotWritable
+from ..spec import RunSpec
+from .spec_file import to_toml
+
+# The columns of metrics.csv, the coordinator's names. eval_* are the evaluation's; the rest is training or both.
+METRICS = (
+    "round", "client", "train_loss", "test_loss", "test_accuracy", "samples", "test_samples", "seconds", "bytes_up",
+    "bytes_down", "batches", "started_at", "eval_seconds", "eval_bytes_up", "eval_bytes_down", "eval_started_at",
+)  # fmt: skip
+
+
+class RunFolder:
+    """A run folder. Made new, or taken over when it is empty.
+
+    Raises:
+        InvalidSetting: when there is something in it.
+        StoreNotWritable: when it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            content = sorted(entry.name for entry in self.path.iterdir())
+            if content:
+                raise InvalidSetting(
+                    f"The run folder {path} is not empty (it has {content[0]}); name another one, or remove it first."
+                )
+            self.logs.mkdir()
+        except OSError as error:
+            raise StoreNotWritable(f"The run folder {path} cannot be made: {error.strerror}.") from None
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    def store_url(self, area: str) -> str:
+        """The store of the area "body" or "client"."""
+        return (self.path / "store" / area).as_uri()
+
+    def records_url(self) -> str:
+        """The coordinator's database."""
+        return f"sqlite:///{self.path / 'coordinator.db'}"
+
+    def write_spec(self, spec: RunSpec) -> None:
+        """run.toml."""
+        (self.path / "run.toml").write_text(to_toml(spec), "utf-8")
+
+    def write_processes(self, processes: Sequence[Mapping[str, Any]]) -> None:
+        """processes.json; whoever reads it meanwhile sees the old content or the new."""
+        self._replace("processes.json", json.dumps(processes, indent=2) + "\n")
+
+    def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """metrics.csv: a row for each round and client; an empty field is a value that there is not."""
+        with (self.path / "metrics.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, METRICS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """summary.json."""
+        self._replace("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+    def write_model(self, parts: Mapping[str, bytes]) -> None:
+        """model/<part>.safetensors."""
+        (self.path / "model").mkdir()
+        for part, content in parts.items():
+            (self.path / "model" / f"{part}.safetensors").write_bytes(content)
+
+    def discard(self) -> None:
+        """Remove the folder of a run that never began. It was empty before, so that all in it is of this run."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _replace(self, name: str, text: str) -> None:
+        new = self.path / f".{name}.new"
+        new.write_text(text, "utf-8")
+        os.replace(new, self.path / name)
+
+
+def default_path(run: str) -> Path:
+    """runs/<run>-<date>-<time>, with a number behind it when that is taken."""
+    first = Path("runs") / f"{run}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, number = first, 2
+    while path.exists():
+        path, number = first.with_name(f"{first.name}-{number}"), number + 1
+    return path

@@ -1,0 +1,197 @@
+"""Law 4: duplicated, reordered, delayed and replayed requests change nothing; every acknowledged contribution is in
+exactly one commit, or is listed with the reason as left out."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from microsfl.core.unit import UnitKey
+from microsfl.errors import InputError, RoundClosed
+from microsfl.sync import keys
+from microsfl.wire.messages import Backward, Step
+from tests.world import MODELS, World, spec_of, toy_data
+
+CLIENTS = 3
+
+
+class Unruly:
+    """A network and a cluster that do their worst, decided by one seed.
+
+    Requests are repeated at once on another replica, kept and replayed later (rounds later, too), and replicas are
+    replaced by fresh ones that know nothing. Errors that replays get are nobody's to see.
+    """
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world = world
+        self.random = random.Random(seed)
+        self.kept: list[Any] = []
+        self.acknowledged: set[tuple[int, str, int]] = set()
+        self.replays = 0
+
+    def __call__(self, path: str, body: bytes | None, ask: Any, order: Any) -> Any:
+        self._replay()
+        if self.random.random() < 0.2:
+            self.world.split.replicas[self.random.randrange(len(order))] = self.world.new_replica()
+        answer = ask(order[0])
+        self._note(path, body)
+        if self.random.random() < 0.3:
+            self._again(ask)
+        if self.random.random() < 0.5:
+            self.kept.append(ask)
+        return answer
+
+    def _replay(self) -> None:
+        while self.kept and self.random.random() < 0.4:
+            self._again(self.kept.pop(self.random.randrange(len(self.kept))))
+
+    def _again(self, ask: Any) -> None:
+        self.replays += 1
+        with contextlib.suppress(InputError):
+            ask(self.random.choice(self.world.split.replicas))
+
+    def _note(self, path: str, body: bytes | None) -> None:
+        if path in ("/v1/backward", "/v1/step"):
+            kind = Backward if path == "/v1/backward" else Step
+            key = kind.unpack(body or b"").key
+            self.acknowledged.add((key.round, key.client, key.unit))
+
+
+def world_with_clients(spec: Any, **options: Any) -> World:
+    world = World(spec, **options)
+    for number in range(CLIENTS):
+        world.join(f"c{number}", toy_data(samples=17 + number, seed=number))
+    return world
+
+
+def audit(world: World, acknowledged: set[tuple[int, str, int]]) -> None:
+    """Reads the store alone: each acknowledged contribution is in exactly one commit, or left out exactly once."""
+    settled: Counter[tuple[int, str, int]] = Counter()
+    for commit in world.commits():
+        for one in (*commit.contributions, *commit.left_out):
+            settled[commit.round, one.client, one.unit] += 1
+    assert {unit for unit, times in settled.items() if times != 1} == set()
+    assert acknowledged <= settled.keys()
+    assert all(one.reason for commit in world.commits() for one in commit.left_out)
+
+
+@given(seed=st.integers(0, 2**32), u_shaped=st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_law_4_an_unruly_network_changes_no_bit(seed: int, u_shaped: bool) -> None:
+    spec = spec_of(data={"clients": CLIENTS}, model={"name": f"{MODELS}dropout", "u_shaped": u_shaped})
+    calm = world_with_clients(spec)
+    calm.run()
+    world = world_with_clients(spec, replicas=3, spread="random")
+    world.split.faults = unruly = Unruly(world, seed)
+    world.run()
+    assert (world.body_hash(), world.client_hash()) == (calm.body_hash(), calm.client_hash())
+    audit(world, unruly.acknowledged)
+    assert len(unruly.acknowledged) == sum(len(commit.contributions) for commit in world.commits())
+
+
+def test_law_4_the_unruly_network_does_replay() -> None:
+    """The test of the test."""
+    world = world_with_clients(spec_of(data={"clients": CLIENTS}), replicas=3, spread="random")
+    world.split.faults = unruly = Unruly(world, 1)
+    world.run()
+    assert unruly.replays > 10
+
+
+@given(seed=st.integers(0, 2**32), sync=st.integers(1, 7), staleness=st.integers(0, 3))
+@settings(max_examples=25, deadline=None)
+def test_law_4_with_commits_inside_the_round(seed: int, sync: int, staleness: int) -> None:
+    spec = spec_of(data={"clients": CLIENTS}, strategy={"sync": sync, "max_staleness": staleness})
+    world = world_with_clients(spec, replicas=3, spread="random")
+    world.split.faults = unruly = Unruly(world, seed)
+    world.run()
+    audit(world, unruly.acknowledged)
+
+
+@pytest.mark.parametrize("sync", [1, 4, "round"])
+def test_law_4_with_clients_and_replicas_at_the_same_time(sync: int | str) -> None:
+    """Real threads: every client in one, every replica on its own compute thread, racing for the commits."""
+    spec = spec_of(run={"rounds": 3}, data={"clients": CLIENTS}, strategy={"sync": sync, "max_staleness": 1})
+    world = world_with_clients(spec, replicas=3, spread="random")
+    acknowledged: set[tuple[int, str, int]] = set()
+
+    def on_its_thread(path: str, body: bytes | None, ask: Any, order: Any) -> Any:
+        answer = order[0].compute.submit(ask, order[0]).result()
+        if path == "/v1/backward":
+            key = Backward.unpack(body or b"").key
+            acknowledged.add((key.round, key.client, key.unit))
+        return answer
+
+    world.split.faults = on_its_thread
+    for number in range(spec.run.rounds):
+        tasks = [(trainer, world.task(client, number)) for client, trainer in world.trainers.items()]
+        threads = [threading.Thread(target=trainer.train, args=(task,)) for trainer, task in tasks]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        world.close(number)
+    assert len(acknowledged) == (2 + 3 + 3) * spec.run.rounds  # 17, 18 and 19 samples in batches of 8
+    audit(world, acknowledged)
+
+
+def test_law_4_stale_contributions_are_listed_with_the_reason() -> None:
+    spec = spec_of(data={"clients": CLIENTS}, strategy={"sync": 1, "max_staleness": 0})
+    world = world_with_clients(spec)
+    held: list[Any] = []
+
+    def hold_back(path: str, body: bytes | None, ask: Any, order: Any) -> Any:
+        """c0's first backward is computed on version 0 and delivered when others have moved the body on."""
+        if path == "/v1/backward" and not held and Backward.unpack(body or b"").client == "c0":
+            held.append(ask)
+            world.trainers["c1"].train(world.task("c1", 0))
+        return ask(order[0])
+
+    world.split.faults = hold_back
+    world.trainers["c0"].train(world.task("c0", 0))
+    world.trainers["c2"].train(world.task("c2", 0))
+    world.close(0)
+    left_out = [one for commit in world.commits() for one in commit.left_out]
+    assert [(one.client, one.unit) for one in left_out] == [("c0", 0)]
+    assert "max_staleness is 0" in left_out[0].reason
+
+
+def test_law_4_a_contribution_after_the_seal_is_not_acknowledged() -> None:
+    """It was written before the close listed, or it is refused: there is no third case."""
+    spec = spec_of(data={"clients": 1})
+    world = World(spec)
+    world.join("one", toy_data())
+    late: list[Any] = []
+
+    def deliver_late(path: str, _body: bytes | None, ask: Any, order: Any) -> Any:
+        if path == "/v1/backward" and not late:
+            late.append(ask)
+        return ask(order[0])
+
+    world.split.faults = deliver_late
+    world.round(0)
+    before = [commit.to_bytes() for commit in world.commits()]
+    world.body_store.delete(keys.contribution(UnitKey("toy", 0, "one", 0)))  # as if it had never arrived
+    with pytest.raises(RoundClosed):
+        late[0](world.new_replica())
+    assert [commit.to_bytes() for commit in world.commits()] == before
+
+
+def test_law_4_the_audit_finds_a_contribution_counted_twice() -> None:
+    """The test of the test: a commit forged by hand that takes a contribution a second time."""
+    world = world_with_clients(spec_of(data={"clients": CLIENTS}))
+    world.run()
+    head = world.chain.head()
+    taken = next(commit for commit in world.commits() if commit.contributions)
+    forged = head.model_copy(
+        update={"version": head.version + 1, "parent": head.version, "round": 0, "contributions": taken.contributions}
+    )
+    assert world.chain.create(forged)
+    with pytest.raises(AssertionError):
+        audit(world, set())
