@@ -140,9 +140,11 @@ def wrong_directions(modules: Sources) -> list[str]:
     complaints = [f"{m}: not in MAY_IMPORT" for m in modules if part_of(m) not in MAY_IMPORT]
     for module in modules:
         allowed = MAY_IMPORT.get(part_of(module), set()) | {part_of(module)}
-        for one in imports(module, modules):
-            if is_ours(one.module) and part_of(one.module) not in allowed:
-                complaints.append(f"{module}:{one.line} imports {one.module}")
+        complaints += [
+            f"{module}:{one.line} imports {one.module}"
+            for one in imports(module, modules)
+            if is_ours(one.module) and part_of(one.module) not in allowed
+        ]
     return complaints
 
 
@@ -363,7 +365,8 @@ def test_a_circle_is_found_through_a_lazy_import() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "import os", "from time import sleep", "def f():\n    import pathlib", "import logging", "from urllib import parse",
+        "import os", "from time import sleep", "def f():\n    import pathlib", "import logging",
+        "from urllib import parse",
         "open('x')", "print(1)", "torch.rand(3)", "t.normal_()", "torch.manual_seed(1)", "np.random.rand(3)",
         "np.random.default_rng()", "torch.set_num_threads(1)", "torch.load(f)",
     ],

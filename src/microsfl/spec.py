@@ -302,10 +302,15 @@ class RunSpec(Table):
         return max(1, strategy.sync // self.data.clients)
 
     @property
-    def is_resolved(self) -> bool:
-        return "auto" not in (
-            self.model.input_shape, self.model.classes, self.strategy.unit, self.strategy.max_staleness,
-        )  # fmt: skip
+    def unresolved(self) -> tuple[str, ...]:
+        """The settings that decide a result and still say `auto`; a run exists only with none."""
+        deciding = {
+            "model.input_shape": self.model.input_shape,
+            "model.classes": self.model.classes,
+            "strategy.unit": self.strategy.unit,
+            "strategy.max_staleness": self.strategy.max_staleness,
+        }
+        return tuple(name for name, value in deciding.items() if value == "auto")
 
     def to_json(self) -> str:
         """Canonical JSON: equal specifications give equal text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -137,7 +138,7 @@ class Trainer:
             loss, right = loss + one_loss, right + one_right
         after = self._traffic()
         return {
-            "test_loss": loss / count if count else None,
+            "test_loss": loss / count if count and math.isfinite(loss) else None,
             "test_accuracy": right / count if count else None,
             "test_samples": count,
             "seconds": time.perf_counter() - clock,

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import TensorMismatch
+from ..errors import NotFinite, TensorMismatch
 from .codec import Scalars, make_optimizer, pack_optimizer, unpack_optimizer
+from .randomness import seeded
 from .reduce import OptimizerRule
-from .step import Tensors, check_labels, check_like, name_outputs
+from .step import Tensors, check_labels, check_like, is_samplewise, name_outputs
 
 OptimizerState = tuple[Tensors, Scalars]
 
@@ -81,7 +82,7 @@ def front_forward(front: nn.Module, batches: Iterable[Tensor], seeds: Iterable[i
         batches: inputs [samples, …] of each batch. seeds: one a batch.
     """
     front.train()
-    outputs = [_seeded(front, (x.to(device),), seed) for x, seed in zip(batches, seeds, strict=True)]
+    outputs = [_train_call(front, (x.to(device),), seed) for x, seed in zip(batches, seeds, strict=True)]
     return {
         name: torch.cat([one[name] for one in outputs]) if len(outputs) > 1 else outputs[0][name] for name in outputs[0]
     }
@@ -117,6 +118,10 @@ def tail_step(
         outputs: the body's outputs of the whole unit, [batches * samples, …].
         differentiable: names of the outputs that a gradient is wanted for.
         labels: [samples] int64 of each batch. seeds: one a batch.
+
+    Raises:
+        NotFinite: when a loss is not.
+        TensorMismatch: when the labels do not fit the model.
     """
     stepper.part.train()
     wanted = sorted(differentiable)
@@ -125,10 +130,12 @@ def tail_step(
     gradients: dict[str, list[Tensor]] = {name: [] for name in wanted}
     for i, y in enumerate(labels):
         leaves = {name: parts[name][i].detach().requires_grad_(name in wanted) for name in sorted(outputs)}
-        logits = _seeded(stepper.part, tuple(leaves.values()), seeds[i])["0"]
+        logits = _train_call(stepper.part, tuple(leaves.values()), seeds[i])["0"]
         y = y.to(logits.device)
         check_labels(y, logits)
         loss = functional.cross_entropy(logits, y)
+        if not torch.isfinite(loss):
+            raise NotFinite("The training loss is not finite: training diverges. A smaller learning rate may help.")
         loss.backward()  # type: ignore[no-untyped-call]
         stepper.after_backward(1)
         losses.append(loss.item())
@@ -177,8 +184,8 @@ def differentiable(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if tensor.requires_grad]
 
 
-def _seeded(part: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> Tensors:
-    devices = sorted({t.device.index or 0 for t in inputs if t.device.type == "cuda"})
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+def _train_call(part: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> Tensors:
+    if is_samplewise(part):  # and so draws no random number
+        return name_outputs(part(*inputs))
+    with seeded(seed, inputs):
         return name_outputs(part(*inputs))

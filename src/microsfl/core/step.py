@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import TensorMismatch
+from .randomness import seeded
 
 Tensors = dict[str, Tensor]
 
@@ -45,8 +46,8 @@ def is_samplewise(module: nn.Module) -> bool:
 class Forward:
     """A body forward with its autograd graph.
 
-    body: whose parameters the graph leads to. inputs: leaves, named as they came. outputs: named "0", "1", … in order. buffers: the persistent buffers as this
-    forward left them (empty for a body without buffers).
+    body: whose parameters the graph leads to. inputs: leaves, named as they came. outputs: named "0", "1", … in order.
+    buffers: the persistent buffers as this forward left them (empty for a body without buffers).
     """
 
     body: nn.Module
@@ -207,9 +208,7 @@ def _gradients(forward: Forward, ends: list[Tensor], end_gradients: list[Tensor]
 
 def _run(body: nn.Module, buffers: Tensors, inputs: list[Tensor], seed: int) -> tuple[Tensor, ...]:
     """One training call under its own random numbers, changing `buffers` in place of the body's own."""
-    devices = sorted({t.device.index or 0 for t in inputs if t.device.type == "cuda"})
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    with seeded(seed, inputs):
         return _call(body, inputs, buffers)
 
 

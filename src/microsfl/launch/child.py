@@ -121,8 +121,6 @@ def end(children: Iterable[Child]) -> None:
         except subprocess.TimeoutExpired:
             child.process.kill()
             child.process.wait()
-        if child.process.stdin is not None:
-            child.process.stdin.close()
 
 
 def child_environment() -> dict[str, str]:

@@ -6,12 +6,13 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, ProcessSettings, SplitServerSettings
-from ..errors import InputError, OperationError, RunFailed, Unreachable
+from ..errors import InputError, OperationError, RunFailed
 from ..spec import RunSpec
 from .child import Child, end
 from .preflight import check_store, resolve
@@ -104,15 +105,11 @@ class Federation:
     def _watch(self, revision: int) -> Json:
         try:
             return self.control.watch(revision, WATCH_S)
-        except Unreachable:
-            self._check()
-            raise
         finally:
-            self._check()
+            self._check()  # a process that ended says more than the answer that did not come
 
     def _check(self) -> None:
-        """Raises RunFailed for a process that ended, unless it is a split server and there is another: none is needed
-        more than the others."""
+        """Raises RunFailed for a process that ended. A split server may, while there is another: none keeps state."""
         self._record()
         replicas = [child for child in self.children if child.role == "split-server"]
         spare = any(child.state == "up" for child in replicas)
@@ -150,10 +147,8 @@ class Federation:
 
     def _stop(self) -> None:
         if self._began and self.children[0].state == "up":
-            try:
+            with suppress(OperationError):  # a coordinator that does not answer is ended all the same
                 self.control.stop()
-            except OperationError:
-                pass  # the coordinator is ending as well; the run is over in any case
 
     def _spawn(self, role: str, name: str, settings: ProcessSettings) -> Child:
         child = Child(role, name, settings, self.folder.logs / f"{name}.log")
@@ -225,9 +220,14 @@ def client_ids(count: int) -> tuple[str, ...]:
 def _client_groups(spec: RunSpec) -> list[tuple[str, ...]]:
     """The clients that each client process hosts, evenly."""
     ids, per_process = client_ids(spec.data.clients), spec.servers.clients_per_process
-    wanted = len(os.sched_getaffinity(0)) if per_process == "auto" else math.ceil(len(ids) / per_process)
+    wanted = _cores() if per_process == "auto" else math.ceil(len(ids) / per_process)
     processes = min(wanted, len(ids))
     return [ids[number::processes] for number in range(processes)]
+
+
+def _cores() -> int:
+    """Cores that this process may use; macOS does not tell which those are, so all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _own_function(name: str) -> tuple[str, ...]:

@@ -93,7 +93,9 @@ def _option(name: str, field: FieldInfo) -> click.Option:
         return click.Option([f"{flag}/--no-{flag[2:]}"], **common)
     if _is_list(field):
         common["help"] += " Several: comma separated, or the flag repeated."
-        return click.Option([flag], type=_Commas(), multiple=True, callback=_flat, metavar="TEXT[,…]", **common)
+        return click.Option(
+            [flag], type=click.UNPROCESSED, multiple=True, callback=_split, metavar="TEXT[,…]", **common
+        )
     # The settings class checks the value, whichever place it came from.
     return click.Option([flag], type=click.UNPROCESSED, metavar=_metavar(field), **common)
 
@@ -115,17 +117,8 @@ def _file(role: str, settings: type[ProcessSettings]) -> click.Option:
     )
 
 
-class _Commas(click.ParamType):
-    """A text that may hold several values."""
-
-    name = "text"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else [value]
-
-
-def _flat(_: click.Context, __: click.Parameter, groups: Iterable[list[str]]) -> tuple[str, ...]:
-    return tuple(value for group in groups for value in group)
+def _split(_: click.Context, __: click.Parameter, given: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(part.strip() for value in given for part in str(value).split(",") if part.strip())
 
 
 def _check_names(given: Iterable[str], known: Iterable[str], complaint: str) -> None:

@@ -12,7 +12,7 @@ from ..core.cut import Parts
 from ..core.partition import IntArray, Share, label_counts, partition
 from ..errors import InvalidSetting
 from ..spec import RunSpec
-from ..zoo.datasets import Data, Samples, labels, load_data, take
+from ..zoo.datasets import Samples, labels, load_data, take
 from ..zoo.parts import build_parts
 
 SAMPLES = 2  # enough to see whether a model takes a batch
@@ -75,7 +75,7 @@ def _shares(spec: RunSpec, train: IntArray, test: IntArray) -> list[Share]:
     data, largest = spec.data, int(max(train.max(), test.max(initial=0)))
     if largest >= _classes(spec):
         raise InvalidSetting(
-            f"model.classes = {spec.model.classes}, but the data set has the label {largest}: use {largest + 1} or auto."
+            f"model.classes = {spec.model.classes}, but the data has the label {largest}: use {largest + 1} or auto."
         )
     return partition(
         train,

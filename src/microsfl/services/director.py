@@ -288,12 +288,5 @@ def _client_topic(client: str) -> str:
 
 
 def _check_resolved(spec: RunSpec) -> None:
-    deciding = {
-        "model.input_shape": spec.model.input_shape,
-        "model.classes": spec.model.classes,
-        "strategy.unit": spec.strategy.unit,
-        "strategy.max_staleness": spec.strategy.max_staleness,
-    }
-    still_auto = [name for name, value in deciding.items() if value == "auto"]
-    if still_auto:
-        raise InvalidSetting(f"{', '.join(still_auto)} must not be 'auto' any more when a run is created.")
+    if spec.unresolved:
+        raise InvalidSetting(f"{', '.join(spec.unresolved)} must not be 'auto' any more when a run is created.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -156,6 +157,9 @@ def serve(
         timeout_graceful_shutdown=GRACEFUL_STOP_S,
         timeout_keep_alive=75,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal once more when it has stopped; without this a clean stop would exit with its number.
+        signal.signal(number, lambda *_: None)
     server = Server(config, role, f"http://{host}:{port}", on_stop)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve([sock]))

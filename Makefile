@@ -1,0 +1,43 @@
+# `make demo` and `make test` do all the set-up: nothing is needed but Python 3.11+, make and a network.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help setup demo test test-all lint docs clean
+
+help:
+	@echo "make demo      train on real digits through stateless split servers, on this machine"
+	@echo "make test      the tests (about 3 minutes on two cores)"
+	@echo "make test-all  the tests and the slow ones"
+	@echo "make lint      ruff and mypy"
+	@echo "make docs      write the generated reference pages again"
+	@echo "make setup     only install, into .venv"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "microsfl needs Python 3.11 or newer; try make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: setup
+	$(BIN)/microsfl run
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis runs

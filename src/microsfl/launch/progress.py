@@ -1,0 +1,120 @@
+"""What a run shows on standard error while it lives: a live display on a terminal, else a line a round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..spec import RunSpec
+from .child import Child
+from .federation import Federation
+
+REFRESH_PER_S = 8
+MARKS = {"up": ("●", "green"), "starting": ("○", "yellow"), "ended": ("✕", "red")}
+
+Json = dict[str, Any]
+
+
+@contextmanager
+def progress(federation: Federation) -> Iterator[Callable[[Json], None]]:
+    """A function that takes the run at each change; what it shows appears when the block is entered."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        screen = Screen(federation)
+        with Live(get_renderable=screen.render, console=console, refresh_per_second=REFRESH_PER_S, transient=True):
+            yield screen.show
+    else:
+        yield Lines(federation).show
+
+
+class Lines:
+    """A line for the start, for each round, and for each split server that is lost."""
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self.rounds = 0
+        self.lost: set[str] = set()
+        click.echo(f"{title(federation.spec)}: starting", err=True)
+
+    def show(self, run: Json) -> None:
+        for child in self.federation.children:
+            if child.state == "ended" and child.name not in self.lost:
+                self.lost.add(child.name)
+                click.echo(f"{child.name} ended with {child.ending()}; the run goes on without it", err=True)
+        for result in run["history"][self.rounds :]:
+            click.echo(f"round {result['round'] + 1}/{run['rounds']}  {figures(result)}", err=True)
+        self.rounds = len(run["history"])
+
+
+class Screen:
+    """A few lines that are drawn again and again: the round, its figures, and which processes are up."""
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self.began_at = time.monotonic()
+        self.run: Json | None = None
+
+    def show(self, run: Json) -> None:
+        self.run = run
+
+    def render(self) -> Group:
+        elapsed = time.strftime("%M:%S", time.gmtime(time.monotonic() - self.began_at))
+        head = Table.grid(expand=True)
+        head.add_column()
+        head.add_column(justify="right")
+        head.add_row(Text(title(self.federation.spec), style="bold"), elapsed)
+        return Group(head, *self._rounds(), processes(self.federation.children))
+
+    def _rounds(self) -> list[Table | Text]:
+        if self.run is None:
+            return [Text("starting the processes …", style="dim")]
+        bar = Table.grid(padding=(0, 2))
+        done = len(self.run["history"])
+        doing = list(self.run["progress"].values())
+        waiting = f"{doing.count('done')}/{len(doing)} clients" if doing else ""
+        bar.add_row(
+            f"round {min(self.run['round'] + 1, self.run['rounds'])}/{self.run['rounds']}",
+            ProgressBar(total=self.run["rounds"], completed=done, width=30),
+            f"{self.run['phase'] or self.run['state']} {waiting}",
+        )
+        return [bar, Text(figures(self.run["history"][-1]) if done else "no round is over yet")]
+
+
+def title(spec: RunSpec) -> str:
+    """What runs, in a line."""
+    clients, split = _count(spec.data.clients, "client"), _count(spec.servers.split, "split server")
+    return f"microsfl run '{spec.run.name}': {spec.strategy.name} on {spec.data.dataset}, {clients}, {split}"
+
+
+def figures(result: Json) -> str:
+    """The figures of a round that is over."""
+    speed = result["samples_per_s"]
+    return f"accuracy {_number(result['accuracy'])}  loss {_number(result['loss'])}  " + (
+        f"{speed:,.0f} samples/s" if speed is not None else ""
+    )
+
+
+def processes(children: Sequence[Child]) -> Text:
+    """Each process with a mark that says whether it is up."""
+    line = Text()
+    for child in list(children):
+        mark, colour = MARKS[child.state]
+        line.append(f"{mark} ", colour).append(f"{child.name}   ")
+    return line
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")

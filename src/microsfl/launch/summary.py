@@ -1,0 +1,71 @@
+"""summary.json: what a finished run came to, counted from the coordinator's records and from the commits themselves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import __version__
+from ..spec import RunSpec
+from ..sync.commits import Chain, Commit
+
+Json = dict[str, Any]
+
+
+def commits_of(chain: Chain) -> list[Commit]:
+    """The commits of a run's body, oldest first, without version 0, which is its start."""
+    return [commit for commit in chain.back(chain.head()) if commit.parent is not None][::-1]
+
+
+def summarize(
+    spec: RunSpec,
+    rounds: Sequence[Json],
+    metrics: Sequence[Json],
+    commits: Sequence[Commit],
+    model: Mapping[str, bytes],
+) -> Json:
+    """The content of summary.json; None (null) stands for a mean over nothing.
+
+    Args:
+        rounds: of the coordinator, all of them over. metrics: its row for each round and client.
+        commits: of the body. model: file content of front, body and tail.
+    """
+    last = rounds[-1]
+    samples, busy_s = sum(one["samples"] for one in rounds), sum(one["seconds"] for one in rounds)
+    return {
+        "version": __version__,
+        "run": spec.run.name,
+        "strategy": spec.strategy.name,
+        "dataset": spec.data.dataset,
+        "model": spec.model.name,
+        "clients": spec.data.clients,
+        "split_servers": spec.servers.split,
+        "rounds": len(rounds),
+        "seed": spec.run.seed,
+        "accuracy": last["accuracy"],
+        "accuracy_mean": last["accuracy_mean"],
+        "loss": last["loss"],
+        "samples": samples,
+        # Training and sync; `seconds` is the wall time from the first round's start to the end, with evaluations.
+        "samples_per_s": samples / busy_s if busy_s > 0 else None,
+        "seconds": last["ended_at"] - rounds[0]["started_at"],
+        "bytes_up": _traffic(metrics, "bytes_up"),
+        "bytes_down": _traffic(metrics, "bytes_down"),
+        "contributions": sum(len(commit.contributions) for commit in commits),
+        "left_out": sum(len(commit.left_out) for commit in commits),
+        "commits": len(commits),
+        "weights_sha256": {part: hashlib.sha256(content).hexdigest() for part, content in model.items()},
+        "history": [_round(one) for one in rounds],
+        "spec": spec.model_dump(mode="json"),
+    }
+
+
+def _round(row: Json) -> Json:
+    names = ("round", "accuracy", "accuracy_mean", "loss", "train_loss", "samples", "seconds", "samples_per_s")
+    return {name: row[name] for name in names}
+
+
+def _traffic(metrics: Sequence[Json], direction: str) -> int:
+    """Bytes of all clients, in training and in evaluation."""
+    return sum((row[direction] or 0) + (row[f"eval_{direction}"] or 0) for row in metrics)

@@ -1,0 +1,79 @@
+"""`microsfl run`: a whole run on this machine, from its specification to a run folder with everything in it."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ..errors import InvalidSetting, OperationError
+from ..spec import RunSpec
+from .federation import Federation
+from .progress import progress
+
+TERMINATED = 128 + signal.SIGTERM  # as shells report it
+
+Json = dict[str, Any]
+
+
+def train(spec: RunSpec, output: Path | None) -> tuple[Json, list[Json], Path]:
+    """Run `spec` and fill the run folder; the summary, the metrics (a row for each round and client) and the folder.
+
+    Raises:
+        InputError: when something is wrong with the specification or the folder.
+        RunFailed: when the run ends before its last round. Everything that was written stays.
+    """
+    _check_managed(spec)
+    _check_matplotlib()
+    federation = Federation(spec, output)
+    with _terminated_as_exit(), progress(federation) as show, federation:
+        rounds, metrics = _follow(federation, show)
+        weights = federation.control.weights()
+    from .results import write_results
+
+    return write_results(federation, rounds, metrics, weights), metrics, federation.folder.path
+
+
+def _follow(federation: Federation, show: Callable[[Json], None]) -> tuple[list[Json], list[Json]]:
+    """The run's rounds and metrics, once it is finished; what there is of the metrics is written in any case."""
+    try:
+        for run in federation.follow():
+            show(run)
+    except BaseException:
+        with suppress(OperationError):
+            federation.folder.write_metrics(federation.control.metrics())
+        raise
+    metrics = federation.control.metrics()
+    federation.folder.write_metrics(metrics)
+    return federation.control.rounds(), metrics
+
+
+def _check_managed(spec: RunSpec) -> None:
+    if not spec.run.managed:
+        raise InvalidSetting(
+            "run.managed = false is for training loops of your own: open `microsfl.Federation` in Python, or start the "
+            "roles one by one. `microsfl run` needs run.managed = true."
+        )
+
+
+def _check_matplotlib() -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        raise OperationError("`microsfl run` draws its plots with matplotlib: pip install 'microsfl[run]'.")
+
+
+@contextmanager
+def _terminated_as_exit() -> Iterator[None]:
+    """Let SIGTERM unwind the stack like Ctrl-C does, so that what was begun is ended."""
+
+    def leave(_: int, __: FrameType | None) -> None:
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
