@@ -7,7 +7,7 @@ its own feeds it a source that breaks the rule.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,10 +50,13 @@ PROCESSES: dict[str, set[str]] = {
 
 # All that the core needs from outside; I/O, clocks, the environment and other people's randomness are not among it.
 CORE_IMPORTS = {
-    "__future__", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "itertools", "json", "math",
+    "__future__", "collections", "contextlib", "copy", "dataclasses", "enum", "functools", "hashlib", "itertools", "json", "math",
     "numpy", "torch", "typing",
 }  # fmt: skip
-IMPURE_CALLS = {"open", "print", "input", "eval", "exec", "__import__", "torch.save", "torch.load", "torch.seed"}
+IMPURE_CALLS = {"open", "print", "input", "eval", "exec", "__import__", "torch.save", "torch.load"}
+# Global generators are seeded in one place, which puts their state back.
+SEEDING = {"seed", "manual_seed", "manual_seed_all", "set_state", "set_rng_state", "fork_rng"}
+SEEDED_IN = "microsfl.core.randomness"
 TORCH_RANDOM = {
     "rand", "randn", "randint", "randperm", "bernoulli", "multinomial", "normal", "poisson", "rand_like", "randn_like",
     "randint_like",
@@ -207,35 +210,24 @@ def impurities(module: str, modules: Sources) -> list[str]:
         for one in imports(module, modules)
         if not is_ours(one.module) and one.module.split(".")[0] not in CORE_IMPORTS
     ]
-    tree = ast.parse(modules[module])
-    for node, forked in _calls(tree, forked=False):
-        name = ast.unparse(node.func)
-        if _is_impure(name, {keyword.arg for keyword in node.keywords}, forked=forked):
-            complaints.append(f"{module}:{node.lineno} calls {name}")
+    complaints += [
+        f"{module}:{node.lineno} calls {ast.unparse(node.func)}"
+        for node in ast.walk(ast.parse(modules[module]))
+        if isinstance(node, ast.Call) and _is_impure(node, seeding=module == SEEDED_IN)
+    ]
     return complaints
 
 
-def _calls(node: ast.AST, *, forked: bool) -> Iterator[tuple[ast.Call, bool]]:
-    """Every call, and whether it stands in a `with torch.random.fork_rng(…)`, which restores the global generators."""
-    if isinstance(node, ast.Call):
-        yield node, forked
-    inside = forked or (
-        isinstance(node, ast.With)
-        and any(ast.unparse(item.context_expr).startswith("torch.random.fork_rng(") for item in node.items)
-    )
-    for child in ast.iter_child_nodes(node):
-        yield from _calls(child, forked=inside)
-
-
-def _is_impure(name: str, keywords: set[str | None], *, forked: bool) -> bool:
+def _is_impure(call: ast.Call, *, seeding: bool) -> bool:
+    name = ast.unparse(call.func)
     owner, _, leaf = name.rpartition(".")
-    if name in IMPURE_CALLS or (owner == "torch" and leaf.startswith("set_")):
-        return True
-    if name == "torch.manual_seed":
-        return not forked
+    if leaf in SEEDING:
+        return not seeding
     if (owner == "torch" and leaf in TORCH_RANDOM) or leaf in RANDOM_METHODS:
-        return "generator" not in keywords
-    return owner in ("np.random", "numpy.random") and leaf not in NUMPY_RANDOM
+        return "generator" not in {keyword.arg for keyword in call.keywords}
+    if owner in ("np.random", "numpy.random"):
+        return leaf not in NUMPY_RANDOM
+    return name in IMPURE_CALLS or (owner == "torch" and leaf.startswith("set_"))
 
 
 def oversized(modules: Sources) -> list[str]:
@@ -379,13 +371,18 @@ def test_an_impurity_is_found(source: str) -> None:
     "source",
     [
         "torch.rand(3, generator=g)",
-        "with torch.random.fork_rng([]):\n    torch.manual_seed(1)",
         "np.random.Generator(np.random.PCG64(np.random.SeedSequence(1)))",
         "from collections.abc import Mapping",
     ],
 )
 def test_what_is_pure_is_not_complained_about(source: str) -> None:
     assert impurities("microsfl.core.a", {**PACKAGE, "microsfl.core.a": source}) == []
+
+
+def test_generators_are_seeded_in_one_place() -> None:
+    source = "torch.default_generator.manual_seed(1)"
+    assert impurities("microsfl.core.a", {**PACKAGE, "microsfl.core.a": source})
+    assert not impurities(SEEDED_IN, {**PACKAGE, SEEDED_IN: source})
 
 
 def test_torch_is_found_behind_another_module_and_in_a_package() -> None:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ProcessSettings
-from ..errors import RunFailed
+from ..errors import InputError, RunFailed
 from .options import to_flags
 
 READY_S = 120.0
 END_S = 8.0  # a server lets open requests finish for 3 s, and a process without a parent ends itself after 5 s
 LAST_LINES = 6
+COMPLAINT = "microsfl: error: "
 
 
 class Child:
@@ -56,7 +57,8 @@ class Child:
         """Wait for the ready line.
 
         Raises:
-            RunFailed: when the process ends before it, or takes too long.
+            InputError: when the process refuses its settings.
+            RunFailed: when it ends before it is ready, or takes too long.
         """
         try:
             what = self._ready.result(READY_S)
@@ -64,7 +66,7 @@ class Child:
             raise RunFailed(f"{self.name} was not ready after {READY_S:g} s. {self.last_words()}") from None
         if not what:
             self.process.wait()
-            raise self.failure()
+            raise self._refusal() or self.failure()
         self.address = what.removeprefix("at ") if what.startswith("at ") else None
         self.is_ready = True
 
@@ -93,6 +95,13 @@ class Child:
             "state": self.state,
             "exit_code": self.process.returncode,
         }
+
+    def _refusal(self) -> InputError | None:
+        """What the process has against its settings, when that is why it ended."""
+        said = self.log.read_text("utf-8", errors="replace").splitlines()[-1:]
+        if self.process.returncode != InputError.exit_code or not said or not said[0].startswith(COMPLAINT):
+            return None
+        return InputError(f"{self.name}: {said[0].removeprefix(COMPLAINT)}")
 
     def _listen(self) -> None:
         """The ready line is for us; whatever else is printed (a user's model may) goes to the log."""

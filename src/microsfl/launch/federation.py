@@ -118,8 +118,17 @@ class Federation:
                 raise child.failure()
 
     def _start(self) -> None:
-        self._check_stores()
+        for area in ("body", "client"):
+            check_store(self.store_url(area), self.spec.run.name, f"store.{area}")
+        # The processes will import torch as well, but not at the same time: wrong input is told before any is started.
+        from .rehearsal import rehearse
+
+        self.rehearsal = rehearse(self.spec)
         self.folder.write_spec(self.spec)
+        self._start_processes()
+        self._begin()
+
+    def _start_processes(self) -> None:
         coordinator = self._spawn("coordinator", "coordinator", self._coordinator())
         coordinator.wait_ready()
         self.coordinator = str(coordinator.address)
@@ -128,14 +137,9 @@ class Federation:
         self._spawn("fed-server", "fed-server", self._fed_server())
         for number, ids in enumerate(_client_groups(self.spec) if self.spec.run.managed else []):
             self._spawn("client", f"clients-{number}", self._client(ids))
-        # The processes are busy importing torch. What is wrong with the run is found out meanwhile.
-        from .rehearsal import rehearse
-
-        self.rehearsal = rehearse(self.spec)
         for child in self.children:
             child.wait_ready()
         self._record()
-        self._begin()
 
     def _begin(self) -> None:
         from .control import Control
@@ -162,10 +166,6 @@ class Federation:
         if now != self._recorded:
             self.folder.write_processes(now)
             self._recorded = now
-
-    def _check_stores(self) -> None:
-        for area in ("body", "client"):
-            check_store(self.store_url(area), self.spec.run.name, f"store.{area}")
 
     def store_url(self, area: str) -> str:
         """URL of the store of the area "body" or "client"."""

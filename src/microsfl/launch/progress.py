@@ -37,15 +37,17 @@ def progress(federation: Federation) -> Iterator[Callable[[Json], None]]:
 
 
 class Lines:
-    """A line for the start, for each round, and for each split server that is lost."""
+    """A line when the run begins, for each round, and for each split server that is lost."""
 
     def __init__(self, federation: Federation) -> None:
         self.federation = federation
-        self.rounds = 0
+        self.rounds = -1
         self.lost: set[str] = set()
-        click.echo(f"{title(federation.spec)}: starting", err=True)
 
     def show(self, run: Json) -> None:
+        if self.rounds < 0:
+            self.rounds = 0
+            click.echo(title(self.federation.spec), err=True)
         for child in self.federation.children:
             if child.state == "ended" and child.name not in self.lost:
                 self.lost.add(child.name)

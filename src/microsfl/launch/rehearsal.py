@@ -10,6 +10,7 @@ import torch
 from ..core.codec import make_optimizer
 from ..core.cut import Parts
 from ..core.partition import IntArray, Share, label_counts, partition
+from ..device import choose_device
 from ..errors import InvalidSetting
 from ..spec import RunSpec
 from ..zoo.datasets import Samples, labels, load_data, take
@@ -36,6 +37,8 @@ def rehearse(spec: RunSpec) -> Rehearsal:
     Raises:
         InputError: what a process of the run would find wrong with the specification.
     """
+    for device in {spec.servers.device, spec.servers.client_device}:
+        choose_device(device)
     parts = build_parts(spec, [spec.model.name])
     _check_optimizers(spec, parts)
     data = load_data(spec.data.dataset, spec.data.path)
@@ -59,16 +62,17 @@ def _check_optimizers(spec: RunSpec, parts: Parts) -> None:
 def _check_model(spec: RunSpec, parts: Parts, train: Samples) -> None:
     """Raises InvalidSetting unless the model turns samples of the data set into a row of logits each."""
     x, _ = take(train, np.arange(min(SAMPLES, len(train))))
-    model = f"model.name = '{spec.model.name}' with samples of shape {list(x.shape[1:])}"
+    model = f"model.name = '{spec.model.name}' (input_shape {list(spec.model.input_shape)}, classes {_classes(spec)})"
+    given = f"{len(x)} samples of shape {list(x.shape[1:])}"
     try:
         with torch.no_grad():
             logits = parts.joined().eval()(x)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what modules raise on tensors that do not fit
-        raise InvalidSetting(f"{model} does not compute: {str(error).splitlines()[0]}") from None
+        raise InvalidSetting(f"{model} cannot take {given}: {str(error).splitlines()[0]}.") from None
     found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     wanted = [len(x), _classes(spec)]
     if found != wanted:
-        raise InvalidSetting(f"{model} returns {found} for {len(x)} samples; it must return logits of shape {wanted}.")
+        raise InvalidSetting(f"{model} returns {found} for {given}; it must return logits of shape {wanted}.")
 
 
 def _shares(spec: RunSpec, train: IntArray, test: IntArray) -> list[Share]:
