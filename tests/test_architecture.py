@@ -50,8 +50,8 @@ PROCESSES: dict[str, set[str]] = {
 
 # All that the core needs from outside; I/O, clocks, the environment and other people's randomness are not among it.
 CORE_IMPORTS = {
-    "__future__", "collections", "contextlib", "copy", "dataclasses", "enum", "functools", "hashlib", "itertools", "json", "math",
-    "numpy", "torch", "typing",
+    "__future__", "collections", "contextlib", "copy", "dataclasses", "enum", "functools", "hashlib", "itertools",
+    "json", "math", "numpy", "torch", "typing",
 }  # fmt: skip
 IMPURE_CALLS = {"open", "print", "input", "eval", "exec", "__import__", "torch.save", "torch.load"}
 # Global generators are seeded in one place, which puts their state back.

@@ -133,7 +133,7 @@ class World:
     def join(self, client: str, data: LocalData) -> Trainer:
         parts = build_parts(self.spec, ALLOWED)
         addresses = [str(number) for number in range(len(self.split.replicas))]
-        split = SplitServers(self.split, client, lambda: addresses, self.spread)  # type: ignore[arg-type]
+        split = SplitServers(self.split, len(self.trainers), lambda: addresses, self.spread)  # type: ignore[arg-type]
         fed = FedServer(self.fed, lambda: "0")  # type: ignore[arg-type]
         self.trainers[client] = Trainer(self.spec, client, parts, data, split, fed, torch.device("cpu"))
         return self.trainers[client]

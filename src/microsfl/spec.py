@@ -312,6 +312,11 @@ class RunSpec(Table):
         }
         return tuple(name for name, value in deciding.items() if value == "auto")
 
+    @property
+    def decisive(self) -> RunSpec:
+        """What decides the result: the specification without where and on how many processes it is computed."""
+        return RunSpec(run=self.run, data=self.data, model=self.model, strategy=self.strategy)
+
     def to_json(self) -> str:
         """Canonical JSON: equal specifications give equal text."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

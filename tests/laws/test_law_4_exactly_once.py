@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from microsfl.core.unit import UnitKey
 from microsfl.errors import InputError, RoundClosed
 from microsfl.sync import keys
+from microsfl.sync.seals import seal
 from microsfl.wire.messages import Backward, Step
 from tests.world import MODELS, World, spec_of, toy_data
 
@@ -181,6 +182,42 @@ def test_law_4_a_contribution_after_the_seal_is_not_acknowledged() -> None:
     with pytest.raises(RoundClosed):
         late[0](world.new_replica())
     assert [commit.to_bytes() for commit in world.commits()] == before
+
+
+@pytest.mark.parametrize("path", ["/v1/backward", "/v1/step"])
+def test_law_4_nothing_is_acknowledged_between_the_seal_and_the_commit(path: str) -> None:
+    """Whoever closes has listed already: a contribution that comes now might be in no commit, so it gets no answer."""
+    spec = spec_of(data={"clients": 1}, model={"u_shaped": path == "/v1/backward"})
+    world = World(spec)
+    world.join("one", toy_data())
+    acknowledged: list[str] = []
+
+    def seal_first(asked: str, _body: bytes | None, ask: Any, order: Any) -> Any:
+        if asked == path:
+            seal(world.body_store, "toy", 0)
+        answer = ask(order[0])
+        acknowledged.append(asked)
+        return answer
+
+    world.split.faults = seal_first
+    with pytest.raises(RoundClosed):
+        world.trainers["one"].train(world.task("one", 0))
+    assert path not in acknowledged
+
+
+def test_law_4_a_list_that_another_commit_overtook_counts_nothing_twice() -> None:
+    """Two replicas list the same contributions; the slower one commits after the faster one did."""
+    spec = spec_of(data={"clients": CLIENTS}, strategy={"sync": 1000, "max_staleness": 5})
+    world = world_with_clients(spec, replicas=2)
+    for client, trainer in world.trainers.items():
+        trainer.train(world.task(client, 0))
+    slow, fast = (replica.calls["/v1/reduce"].__self__._run("toy").sync for replica in world.split.replicas)  # type: ignore[attr-defined]
+    listed = slow._waiting(0)
+    fast._commit(0, listed, closes=False)
+    slow._commit(0, listed, closes=False)
+    world.close(0)
+    audit(world, {(0, unit.client, unit.unit) for unit in listed})
+    assert [len(commit.contributions) for commit in world.commits()] == [0, len(listed), 0]
 
 
 def test_law_4_the_audit_finds_a_contribution_counted_twice() -> None:

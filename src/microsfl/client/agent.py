@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 
 from .. import __version__
 from ..config import ClientSettings
@@ -28,6 +29,8 @@ ROLE = "client"
 POLL_S = 20.0
 # Clients of one process that work at a time: one computes while the others wait for answers.
 WORKERS = 4
+# Runs of which data, model and optimizers are kept; of older ones they are made anew.
+RUNS_KEPT = 8
 
 
 class Runs:
@@ -37,18 +40,16 @@ class Runs:
         self.settings = settings
         self.coordinator = coordinator
         self.lock = threading.Lock()
-        self.specs: dict[str, RunSpec] = {}
-        self.parts: dict[str, Parts] = {}
-        self.data: dict[tuple[str, str | None], Data] = {}
-        self.shares: dict[str, list[Share]] = {}
+        self.runs: LRUCache[str, tuple[RunSpec, Parts]] = LRUCache(RUNS_KEPT)
+        self.data: LRUCache[tuple[str, str | None], Data] = LRUCache(RUNS_KEPT)
+        self.shares: LRUCache[str, list[Share]] = LRUCache(RUNS_KEPT)
 
     def get(self, run: str) -> tuple[RunSpec, Parts]:
         with self.lock:
-            if run not in self.specs:
+            if run not in self.runs:
                 spec = self.coordinator.spec(run)
-                self.parts[run] = build_parts(spec, self.settings.allow_models)
-                self.specs[run] = spec
-            return self.specs[run], self.parts[run]
+                self.runs[run] = spec, build_parts(spec, self.settings.allow_models)
+            return self.runs[run]
 
     def local_data(self, spec: RunSpec, index: int) -> LocalData:
         """The samples of client number `index`: its own data set, or its share of the run's.
@@ -95,7 +96,7 @@ class Agent:
         self.http = Http(settings.retry_s)
         self.coordinator = Coordinator(self.http, settings.coordinator)
         self.runs = Runs(settings, self.coordinator)
-        self.trainers: dict[tuple[str, str], Trainer] = {}
+        self.trainers: LRUCache[tuple[str, str], Trainer] = LRUCache(RUNS_KEPT * len(settings.ids))
         self.tasks: queue.Queue[Task] = queue.Queue()
         self.busy: set[str] = set()
         self.changed = threading.Condition()
@@ -140,7 +141,7 @@ class Agent:
         if key not in self.trainers:
             spec, parts = self.runs.get(task.run)
             data = self.runs.local_data(spec, task.index)
-            split = SplitServers(self.http, task.client, lambda: self.coordinator.split_servers, self.settings.spread)
+            split = SplitServers(self.http, task.index, lambda: self.coordinator.split_servers, self.settings.spread)
             fed = FedServer(self.http, lambda: self.coordinator.fed_server)
             self.trainers[key] = Trainer(spec, task.client, parts, data, split, fed, self.device)
         return self.trainers[key]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..core.step import name_outputs
-from ..core.unit import UnitKey
+from ..core.unit import UnitKey, seed_of
 from ..errors import InputError
 from ..spec import check_id
 from ..wire.messages import Backward, Forward, Outputs, Predict, Tensors
@@ -47,7 +47,7 @@ class RemoteBody(nn.Module):
         if control.run(run)["spec"]["run"]["managed"]:
             raise InputError(f"Run '{run}' is managed: the coordinator drives it. Start one with run.managed = false.")
         self._control = control
-        self._servers = SplitServers(control.http, self.client, self._addresses)
+        self._servers = SplitServers(control.http, seed_of("favourite", self.client), self._addresses)
         self._newest = 0
         self._unit = 0
         self.round: int = self._servers.status(run)["open_round"]

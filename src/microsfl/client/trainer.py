@@ -97,6 +97,7 @@ class Trainer:
         self.front_stepper = Stepper(self.front, rule, spec.strategy.front_update)
         self.tail_stepper = Stepper(self.tail, rule, spec.strategy.tail_update)
         self.newest = 0
+        self._holds: int | None = None  # the version that front and tail have, while they are as it was downloaded
         self._before_round: tuple[int, list[OptimizerState]] | None = None
 
     def train(self, task: Task) -> dict[str, float | int | None]:
@@ -159,11 +160,15 @@ class Trainer:
             stepper.reset()
         self.newest = max(self.newest, task.body_version)
         self._load(task)
+        self._holds = None
 
     def _load(self, task: Task) -> None:
+        if self._holds == task.client_version:
+            return
         weights = self.fed.tensors(task.run, task.client_version)
         with computing:
             load_exchanged(self.front, self.tail, weights)
+        self._holds = task.client_version
 
     def _exchanged(self) -> Tensors:
         tensors = exchanged(self.front, self.tail, front_is_frozen=self.spec.strategy.front_update == "never")

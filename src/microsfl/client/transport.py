@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar
 
 import urllib3
 
-from ..core.unit import seed_of
 from ..errors import ActivationsMissing, MicrosflError, OperationError, Unreachable, from_wire
 from ..spec import RunSpec
 from ..wire.messages import Backward, Forward, Gradients, Message, Outputs, Predict, Step, Stored, Tensors, Update
@@ -22,6 +21,7 @@ CONNECT_S = 3.0
 READ_S = 60.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
+AVOID_S = 5.0
 
 Json = dict[str, Any]
 Answer = TypeVar("Answer", bound=Message)
@@ -39,7 +39,8 @@ class Traffic:
 class Http:
     """One connection pool a process; says what failed in microsfl's own errors.
 
-    retry_s: how long a request is tried again, on the next server in turn, while servers do not answer or fail.
+    retry_s: how long a request is tried again, on the next server in turn, while servers do not answer or fail. A
+    server that failed is asked last for `AVOID_S` seconds, so that a dead one does not cost every request a time-out.
     """
 
     retry_s: float = 60.0
@@ -48,6 +49,8 @@ class Http:
             maxsize=16, retries=False, timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S)
         )
     )
+
+    _failed_at: dict[str, float] = field(default_factory=dict)
 
     def request(
         self, method: str, servers: Callable[[], Sequence[str]], path: str, body: bytes | None = None, kind: str = ""
@@ -61,14 +64,18 @@ class Http:
         deadline = time.monotonic() + self.retry_s
         pause, problem = FIRST_PAUSE_S, "no server is known"
         while True:
-            for server in servers():
+            for server in sorted(servers(), key=self._failed_lately):
                 answer, problem = self._once(method, server + path, body, kind)
                 if answer is not None:
                     return answer
+                self._failed_at[server] = time.monotonic()
             if time.monotonic() + pause > deadline:
                 raise Unreachable(f"{method} {path} had no answer in {self.retry_s:g} s; last: {problem}.")
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _failed_lately(self, server: str) -> bool:
+        return time.monotonic() - self._failed_at.get(server, -AVOID_S) < AVOID_S
 
     def _once(
         self, method: str, url: str, body: bytes | None, kind: str
@@ -90,12 +97,12 @@ class Http:
 class SplitServers:
     """The split servers as one client sees them: any of them answers any request.
 
-    sticky: the client keeps to one replica, where its graphs are cached, and takes the next when that one fails.
-    random: each request goes to a replica drawn at random.
+    sticky: the client keeps to replica number `favourite` (modulo their number, in sorted order), where its graphs are
+    cached, and takes the next when that one fails. random: each request goes to a replica drawn at random.
     """
 
     http: Http
-    client: str
+    favourite: int
     addresses: Callable[[], Sequence[str]]
     spread: Literal["sticky", "random"] = "sticky"
     traffic: Traffic = field(default_factory=Traffic)
@@ -138,7 +145,7 @@ class SplitServers:
             return []
         if self.spread == "random":
             return random.sample(known, len(known))
-        first = seed_of("replica", self.client) % len(known)
+        first = self.favourite % len(known)
         return known[first:] + known[:first]
 
 

@@ -52,6 +52,6 @@ class Control(Coordinator):
     def weights(self) -> tuple[bytes, bytes]:
         """The newest weights files: of the body, and of what clients exchange."""
         self.participants()
-        split = SplitServers(self.http, "launcher", lambda: self.split_servers)
+        split = SplitServers(self.http, 0, lambda: self.split_servers)
         fed = FedServer(self.http, lambda: self.fed_server)
         return split.weights(self.name)[1], fed.weights(self.name)[1]

@@ -74,6 +74,8 @@ class Screen:
         head.add_column()
         head.add_column(justify="right")
         head.add_row(Text(title(self.federation.spec), style="bold"), elapsed)
+        if self.run is not None and self.run["state"] == "finished":
+            return Group(head, *self._rounds(), Text("ending the processes, writing the results …", style="dim"))
         return Group(head, *self._rounds(), processes(self.federation.children))
 
     def _rounds(self) -> list[Table | Text]:
@@ -110,7 +112,7 @@ def processes(children: Sequence[Child]) -> Text:
     line = Text()
     for child in list(children):
         mark, colour = MARKS[child.state]
-        line.append(f"{mark} ", colour).append(f"{child.name}   ")
+        line.append(f"{mark}\N{NO-BREAK SPACE}", colour).append(f"{child.name}  ")
     return line
 
 

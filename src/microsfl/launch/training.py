@@ -30,12 +30,14 @@ def train(spec: RunSpec, output: Path | None) -> tuple[Json, list[Json], Path]:
     _check_managed(spec)
     _check_matplotlib()
     federation = Federation(spec, output)
-    with _terminated_as_exit(), progress(federation) as show, federation:
-        rounds, metrics = _follow(federation, show)
-        weights = federation.control.weights()
-    from .results import write_results
+    with _terminated_as_exit(), progress(federation) as show:
+        with federation:
+            rounds, metrics = _follow(federation, show)
+            weights = federation.control.weights()
+        from .results import write_results
 
-    return write_results(federation, rounds, metrics, weights), metrics, federation.folder.path
+        summary = write_results(federation, rounds, metrics, weights)
+    return summary, metrics, federation.folder.path
 
 
 def _follow(federation: Federation, show: Callable[[Json], None]) -> tuple[list[Json], list[Json]]:

@@ -89,7 +89,7 @@ class Director:
         async with self._creating:
             existing = self._runs.get(spec.run.name)
             if existing is not None:
-                if existing.spec.to_json() != spec.to_json():
+                if existing.spec.decisive != spec.decisive:
                     raise RunExists(f"There is a run '{existing.name}' with another specification.")
                 return existing, False
             await self._prepare(spec)

@@ -16,18 +16,19 @@ class SpecStore(Create, Get, Protocol):
 
 
 def create_run(store: SpecStore, spec: RunSpec) -> None:
-    """Keep `spec` under its run's name; keeping an equal one again changes nothing.
+    """Keep what is decisive of `spec` under its run's name; keeping an equal one again changes nothing.
 
     Raises:
         RunExists: when the name has another specification.
     """
     key = keys.spec(spec.run.name)
-    if not store.create(key, spec.to_json().encode()) and load_run(store, spec.run.name) != spec:
+    decisive = spec.decisive
+    if not store.create(key, decisive.to_json().encode()) and load_run(store, spec.run.name) != decisive:
         raise RunExists(f"Run '{spec.run.name}' exists with another specification; choose another run.name.")
 
 
 def load_run(store: SpecStore, run: str) -> RunSpec:
-    """The specification of a run.
+    """What is decisive of a run's specification.
 
     Raises:
         RunNotFound, StoreCorrupt.
