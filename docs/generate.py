@@ -119,7 +119,8 @@ SETTINGS = """\
 
 {generated}
 
-A **run** has a specification, which decides its result and never changes after the run was created. A **process** has
+A **run** has a specification that never changes after the run was created. Its tables `run`, `data`, `model` and
+`strategy` say what is computed; `servers`, `store` and `records` say where `microsfl run` does it. A **process** has
 settings of its own, such as the port it listens on; they hold for every run that it serves.
 
 ## Settings of a run

@@ -69,7 +69,7 @@ def run(config: Path | None, assignments: tuple[str, ...], output: Path | None, 
 @CONFIG
 @ASSIGNMENTS
 @click.option("--show", is_flag=True, help="List every setting with its default, meaning and allowed values.")
-@click.option("--json", "as_json", is_flag=True, help="With --show: as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of TOML.")
 def config(config: Path | None, assignments: tuple[str, ...], show: bool, as_json: bool) -> None:
     """Check and print a configuration, or list all settings.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -42,8 +43,14 @@ def run(folder: Path, *arguments: str, cwd: Path | None = None) -> Finished:
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start a run and wait until it trains."""
-    process = subprocess.Popen(command(folder, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """Start a run as a script does in the background, with SIGINT ignored, and wait until it trains."""
+    process = subprocess.Popen(
+        command(folder, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
     assert process.stderr is not None
     try:
         until(lambda: process.poll() is not None or all_up(folder), "every process is up")

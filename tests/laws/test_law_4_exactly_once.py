@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from microsfl.core.unit import UnitKey
 from microsfl.errors import InputError, RoundClosed
 from microsfl.sync import keys
 from microsfl.sync.seals import seal
-from microsfl.wire.messages import Backward, Step
+from microsfl.wire.messages import Backward, Gradients, Step
 from tests.world import MODELS, World, spec_of, toy_data
 
 CLIENTS = 3
@@ -218,6 +219,31 @@ def test_law_4_a_list_that_another_commit_overtook_counts_nothing_twice() -> Non
     world.close(0)
     audit(world, {(0, unit.client, unit.unit) for unit in listed})
     assert [len(commit.contributions) for commit in world.commits()] == [0, len(listed), 0]
+
+
+def test_law_4_the_first_contribution_of_a_unit_is_the_one_that_counts() -> None:
+    """A client that comes back with other numbers for a unit that is done changes nothing, and is told that it is done."""
+    world = World(spec_of(data={"clients": 1}))
+    world.join("one", toy_data())
+    again: list[Backward] = []
+
+    def keep(path: str, body: bytes | None, ask: Any, order: Any) -> Any:
+        if path == "/v1/backward":
+            again.append(Backward.unpack(body or b""))
+        return ask(order[0])
+
+    world.split.faults = keep
+    world.trainers["one"].train(world.task("one", 0))
+    stored = {path: world.body_store.get(path) for path in world.body_store.list(keys.gradients("toy", 0))}
+    assert len(stored) == len(again)
+    for request in again:
+        other = {
+            "gradients": {name: 2 * tensor for name, tensor in request.gradients.items()},
+            "activations": {"0": torch.ones(8, 5)},
+        }
+        answer = world.new_replica().answer("/v1/backward", request.model_copy(update=other).pack())
+        assert Gradients.unpack(answer).version == 0
+    assert {path: world.body_store.get(path) for path in stored} == stored
 
 
 def test_law_4_the_audit_finds_a_contribution_counted_twice() -> None:

@@ -135,7 +135,7 @@ class Federation:
         for number in range(self.spec.servers.split):
             self._spawn("split-server", f"split-server-{number}", self._split_server(f"split-server-{number}"))
         self._spawn("fed-server", "fed-server", self._fed_server())
-        for number, ids in enumerate(_client_groups(self.spec) if self.spec.run.managed else []):
+        for number, ids in enumerate(client_groups(self.spec) if self.spec.run.managed else []):
             self._spawn("client", f"clients-{number}", self._client(ids))
         for child in self.children:
             child.wait_ready()
@@ -217,15 +217,15 @@ def client_ids(count: int) -> tuple[str, ...]:
     return tuple(f"client-{number:0{digits}}" for number in range(count))
 
 
-def _client_groups(spec: RunSpec) -> list[tuple[str, ...]]:
+def client_groups(spec: RunSpec) -> list[tuple[str, ...]]:
     """The clients that each client process hosts, evenly."""
     ids, per_process = client_ids(spec.data.clients), spec.servers.clients_per_process
-    wanted = _cores() if per_process == "auto" else math.ceil(len(ids) / per_process)
+    wanted = cores() if per_process == "auto" else math.ceil(len(ids) / per_process)
     processes = min(wanted, len(ids))
     return [ids[number::processes] for number in range(processes)]
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use; macOS does not tell which those are, so all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

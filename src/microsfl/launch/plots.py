@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,9 @@ def accuracy(rounds: Sequence[Json], metrics: Sequence[Json]) -> Figure:
     _curve(axes, rounds, "accuracy_mean", "mean over clients", color=ORANGE, lw=1.6, ls="--")
     _curve(axes, rounds, "accuracy", "mean weighted by test samples", color=BLUE, lw=2.6)
     axes.set_ylabel("accuracy (fraction right)")
-    axes.set_ylim(-0.02, 1.02)
-    return _finished(figure, axes)
+    lowest = min((row["test_accuracy"] for row in metrics if row["test_accuracy"] is not None), default=0.0)
+    axes.set_ylim(math.floor(10 * lowest) / 10 - 0.02, 1.02)
+    return _finished(figure, axes, len(rounds))
 
 
 def loss(rounds: Sequence[Json]) -> Figure:
@@ -63,8 +65,9 @@ def loss(rounds: Sequence[Json]) -> Figure:
     _curve(axes, rounds, "train_loss", "train, while training", color=ORANGE, lw=2.0)
     _curve(axes, rounds, "loss", "test, averaged model", color=BLUE, lw=2.6)
     axes.set_ylabel("cross entropy (nats)")
-    axes.set_ylim(bottom=0)
-    return _finished(figure, axes)
+    highest = max((row[name] for row in rounds for name in ("train_loss", "loss") if row[name] is not None), default=1)
+    axes.set_ylim(0, 1.05 * highest)
+    return _finished(figure, axes, len(rounds))
 
 
 def partition(class_counts: IntArray) -> Figure:
@@ -80,11 +83,11 @@ def partition(class_counts: IntArray) -> Figure:
     axes.set_xlabel("client (number)")
     axes.set_ylabel("train samples")
     axes.set_xlim(-0.6, clients - 0.4)
-    axes.xaxis.set_major_locator(MaxNLocator(25, integer=True))
+    axes.xaxis.set_major_locator(_whole_numbers())
     axes.grid(axis="x", visible=False)
     if classes > LEGEND_CLASSES:
         scale = ScalarMappable(BoundaryNorm([kind - 0.5 for kind in range(classes + 1)], classes), colours)
-        figure.colorbar(scale, ax=axes, label="class", ticks=MaxNLocator(10, integer=True))
+        figure.colorbar(scale, ax=axes, label="class", ticks=_whole_numbers()).minorticks_off()
         return figure
     axes.legend(title="class", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, reverse=True)
     return figure
@@ -93,7 +96,7 @@ def partition(class_counts: IntArray) -> Figure:
 def timeline(rounds: Sequence[Json], metrics: Sequence[Json]) -> Figure:
     """When each client trained and evaluated, in wall time."""
     clients = sorted({row["client"] for row in metrics})
-    figure, axes = _axes("What each client did when", height=max(SIZE_INCHES[1], 1.5 + 0.2 * min(len(clients), 60)))
+    figure, axes = _axes("What each client did when", height=max(SIZE_INCHES[1], min(9.0, 1.5 + 0.2 * len(clients))))
     began = min(row["started_at"] for row in metrics)
     for prefix, colour, label in (("", BLUE, "training"), ("eval_", ORANGE, "evaluation")):
         for place, client in enumerate(clients):
@@ -107,7 +110,7 @@ def timeline(rounds: Sequence[Json], metrics: Sequence[Json]) -> Figure:
     axes.set_ylabel("client (number)")
     axes.set_xlim(left=0)
     axes.set_ylim(len(clients) - 0.4, -0.6)
-    axes.yaxis.set_major_locator(MaxNLocator(25, integer=True))
+    axes.yaxis.set_major_locator(_whole_numbers())
     axes.grid(visible=False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
@@ -130,12 +133,17 @@ def _curve(axes: Axes, rounds: Sequence[Json], name: str, label: str, **style: A
     axes.plot(*zip(*points, strict=True), marker=marker, ms=4, label=label, **style)
 
 
-def _finished(figure: Figure, axes: Axes) -> Figure:
+def _finished(figure: Figure, axes: Axes, rounds: int) -> Figure:
     axes.set_xlabel("global rounds done")
-    axes.xaxis.set_major_locator(MaxNLocator(20, integer=True))
+    axes.set_xlim(0.5, rounds + 0.5)
+    axes.xaxis.set_major_locator(_whole_numbers())
     # Outside of the axes, where no curve can run under it.
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def _whole_numbers() -> MaxNLocator:
+    return MaxNLocator(25, integer=True, min_n_ticks=1)
 
 
 def _class_colours(classes: int) -> Colormap:

@@ -32,6 +32,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
+        self._is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             content = sorted(entry.name for entry in self.path.iterdir())
@@ -85,8 +86,14 @@ class RunFolder:
             (self.path / "model" / f"{part}.safetensors").write_bytes(content)
 
     def discard(self) -> None:
-        """Remove the folder of a run that never began. It was empty before, so that all in it is of this run."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Take back what a run that never began has written, which is all that there is: the folder was empty."""
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink()
+        if self._is_new:
+            self.path.rmdir()
 
     def _replace(self, name: str, text: str) -> None:
         new = self.path / f".{name}.new"

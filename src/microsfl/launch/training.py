@@ -30,7 +30,7 @@ def train(spec: RunSpec, output: Path | None) -> tuple[Json, list[Json], Path]:
     _check_managed(spec)
     _check_matplotlib()
     federation = Federation(spec, output)
-    with _terminated_as_exit(), progress(federation) as show:
+    with _signals_unwind(), progress(federation) as show:
         with federation:
             rounds, metrics = _follow(federation, show)
             weights = federation.control.weights()
@@ -68,14 +68,19 @@ def _check_matplotlib() -> None:
 
 
 @contextmanager
-def _terminated_as_exit() -> Iterator[None]:
-    """Let SIGTERM unwind the stack like Ctrl-C does, so that what was begun is ended."""
+def _signals_unwind() -> Iterator[None]:
+    """Let SIGTERM and SIGINT unwind the stack, so that what was begun is ended.
+
+    Python leaves SIGINT ignored where a shell script started it in the background, which servers do not.
+    """
 
     def leave(_: int, __: FrameType | None) -> None:
         raise SystemExit(TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    handlers = {signal.SIGTERM: leave, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,314 @@
+"""What README and docs say, held against the code: commands, links, code, errors, settings, endpoints, messages."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import shlex
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import microsfl
+from microsfl.cli import cli
+from microsfl.client.remote_body import RemoteBody
+from microsfl.config import FedServerSettings, SplitServerSettings
+from microsfl.core.cut import cut_model
+from microsfl.launch.table import figures
+from microsfl.services import coordinator, fed_server, split_server
+from microsfl.services.replica import create_app
+from microsfl.spec import RunSpec, assign
+from microsfl.store.objects import open_store
+from microsfl.wire import messages, tensors
+from microsfl.zoo.datasets import describe
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+README = (ROOT / "README.md").read_text()
+WIRE = (ROOT / "docs" / "reference" / "wire.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "concepts" / "architecture.md").read_text()
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+ROUTE = re.compile(r"^\| `(GET|POST|PUT|DELETE) (/\S+)` \|", re.MULTILINE)
+
+page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return [content for name, content in BLOCK.findall(text) if name == language]
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def anchors(path: Path) -> set[str]:
+    """Names of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# Links and commands
+
+
+@page
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    missing = []
+    for link in LINK.findall(BLOCK.sub("", path.read_text())):
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        if not link.startswith("http") and (not target.exists() or (anchor and anchor not in anchors(target))):
+            missing.append(link)
+    assert missing == []
+
+
+@page
+def test_make_targets_exist(path: Path) -> None:
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text(), re.MULTILINE))
+    assert named <= known
+    assert path.name != "README.md" or {"demo", "test"} <= named
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """Every `microsfl …` in shell blocks and in inline code, as words."""
+    shell = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    inline = re.findall(r"`(microsfl [^`]+)`", BLOCK.sub("", text))
+    lines = [line.split(" | ")[0] for line in (*shell, *inline)]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("microsfl ")]
+
+
+def complaint_about(words: list[str]) -> str | None:
+    """What the command line would have against these words; nothing is run."""
+    command = cli.commands.get(words[0])
+    if command is None:
+        return f"there is no command {words[0]}"
+    flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    unknown = [word for word in words if word.startswith("--") and word not in flags]
+    if unknown:
+        return f"{words[0]} has no {unknown[0]}"
+    values: dict[str, Any] = {}
+    for word, following in pairwise(words):
+        if word == "--set":
+            assign(values, following)
+    RunSpec.parse(values)
+    return None
+
+
+@page
+def test_commands_and_flags_exist(path: Path) -> None:
+    assert [c for words in command_lines(path.read_text()) if (c := complaint_about(words))] == []
+
+
+def test_a_wrong_command_is_found() -> None:
+    """The test of the test."""
+    assert command_lines("```sh\nmicrosfl run --set a.b='c d'  # why\n```") == [["run", "--set", "a.b=c d"]]
+    assert complaint_about(["fly"]) == "there is no command fly"
+    assert complaint_about(["run", "--fast"]) == "run has no --fast"
+    with pytest.raises(microsfl.errors.UnknownSetting):
+        complaint_about(["run", "--set", "run.speed=1"])
+
+
+def test_the_readme_shows_every_command() -> None:
+    assert isinstance(cli, click.Group)
+    assert {words[0] for words in command_lines(README)} == set(cli.commands)
+
+
+# Code blocks
+
+
+@page
+def test_python_blocks_compile(path: Path) -> None:
+    for number, block in enumerate(blocks(path.read_text(), "python")):
+        compile(block, f"{path.name}, block {number}", "exec")
+
+
+def test_the_readme_s_own_data_and_model_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in blocks(README, "python"):
+        (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = [words for words in command_lines(README) if any("mymodel:net" in word for word in words)]
+    assert len(lines) == 1
+    values: dict[str, Any] = {}
+    for word in lines[0]:
+        if "=" in word:
+            assign(values, word)
+    spec = RunSpec.parse(values)
+    shape, classes = describe(spec.data.dataset, None)
+    whole = importlib.import_module("mymodel").net(shape, classes)
+    parts = cut_model(whole, spec.model.cut, u_shaped=spec.model.u_shaped)
+    assert [len(part.stages()) for part in (parts.front, parts.body, parts.tail)] == [1, 3, 1]
+    assert describe(spec.data.dataset, None) == (shape, classes)
+
+
+def test_the_training_loop_changes_by_three_lines() -> None:
+    (diff,) = blocks(README, "diff")
+    added = [line[2:] for line in diff.splitlines() if line.startswith("+")]
+    assert len(added) == 3
+    compile("\n".join(line[2:] for line in diff.splitlines() if not line.startswith("-")), "README", "exec")
+    call = next(line for line in added if "RemoteBody" in line)
+    arguments = dict.fromkeys(re.findall(r"(\w+)=", call.split("RemoteBody")[1]), "")
+    inspect.signature(RemoteBody).bind(**arguments)
+
+
+def test_the_readme_shows_the_figures_of_a_run() -> None:
+    summary: dict[str, Any] = dict.fromkeys(
+        ("samples_per_s", "left_out", "accuracy", "accuracy_mean", "loss", "seconds", "rounds", "bytes_up",
+         "bytes_down", "commits", "contributions"), 1)  # fmt: skip
+    names = [name for name, _ in figures({**summary, "weights_sha256": {}})]
+    table = blocks(README, "")[0]
+    shown = re.findall(r"^  ([a-z]+) {3,}\S", table, re.MULTILINE)
+    assert [name for name in shown if name in names] == names
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 180
+
+
+# Reference pages
+
+
+def generator() -> Any:
+    """docs/generate.py as a module; docs is no package."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_errors_and_settings_are_as_the_code_has_them() -> None:
+    """`make docs` writes them again."""
+    pages = generator().pages()
+    assert {file.name for file in pages} == {"errors.md", "settings.md"}
+    assert {file.name for file, content in pages.items() if file.read_text("utf-8") != content} == set()
+
+
+def test_an_error_without_advice_and_advice_without_an_error_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test of the test."""
+    module = generator()
+    advice = dict(module.ADVICE)
+    monkeypatch.setattr(module, "ADVICE", {**advice, "gone": "?"})
+    with pytest.raises(ValueError, match="gone"):
+        module.errors_table()
+    del advice["not_finite"]
+    monkeypatch.setattr(module, "ADVICE", advice)
+    with pytest.raises(KeyError, match="not_finite"):
+        module.errors_table()
+
+
+def served(app: Any) -> set[tuple[str, str]]:
+    """(method, path) of every route of ours."""
+    own = [route for route in app.routes if getattr(route, "methods", None) and route.path.startswith(("/v1", "/api"))]
+    return {(method, route.path) for route in own for method in route.methods - {"HEAD"}}
+
+
+def endpoints() -> Iterator[tuple[str, set[tuple[str, str]]]]:
+    store = open_store("memory://")
+    split = split_server.create_replica(SplitServerSettings(store_url="memory://"), store)
+    fed = fed_server.create_replica(FedServerSettings(store_url="memory://"), store)
+    yield "Split server", served(create_app(split, 1))
+    yield "Fed server", served(create_app(fed, 1))
+    yield "Coordinator", served(coordinator.router)
+    split.close()
+
+
+def test_every_endpoint_is_described_and_no_other() -> None:
+    for title, routes in endpoints():
+        assert len(routes) > 5
+        assert set(ROUTE.findall(section(WIRE, title))) == routes, title
+
+
+def test_every_message_is_described_with_its_fields_and_no_other() -> None:
+    rows = {
+        name: row for row in section(WIRE, "Messages").splitlines() for name in re.findall(r"^\| `([A-Z]\w+)`", row)
+    }
+    known = {
+        name: cls
+        for name, cls in vars(messages).items()
+        if inspect.isclass(cls) and issubclass(cls, messages.Message) and name not in ("Message", "UnitMessage")
+    }
+    assert rows.keys() == known.keys()
+    for name, cls in known.items():
+        for field in cls.model_fields.keys() - messages.UnitMessage.model_fields:
+            assert re.search(rf"`{field}(\.|`)", rows[name]), f"{name}.{field}"
+
+
+def test_limits_and_dtypes_are_as_described() -> None:
+    assert ", ".join(f"`{code}`" for code in tensors.DTYPES) in WIRE
+    assert f"a header over {tensors.HEADER_LIMIT_BYTES:,} bytes; more than {tensors.TENSOR_LIMIT} tensors" in WIRE
+    assert f"over {tensors.NAME_LIMIT} characters" in WIRE
+    assert f"more than {tensors.DIMENSION_LIMIT} dimensions" in WIRE
+    assert f"`batches` (1 to {messages.BATCHES_LIMIT};" in WIRE
+    assert messages.ROUND_LIMIT == 10**9
+    assert f'`"microsfl": "{tensors.VERSION}"`' in WIRE
+
+
+def test_the_annotated_bytes_are_the_golden_ones() -> None:
+    golden = (ROOT / "tests" / "unit" / "golden" / "forward.safetensors").read_bytes()
+    (block,) = (block for block in blocks(WIRE, "") if block.startswith("00000000:"))
+    lines = re.findall(r"^([0-9a-f]{8}): ((?:[0-9a-f]{4} )+)", block, re.MULTILINE)
+    assert len(lines) > 4
+    for offset, text in lines:
+        start, content = int(offset, 16), bytes.fromhex(text)
+        assert golden[start : start + len(content)] == content, offset
+    # The header's text stands in the right column.
+    right = [line[51:].removesuffix(" and six spaces") for line in block.splitlines()]
+    header = "".join(text.strip() for text in right if text.startswith(("{", "\\", '"')))
+    assert header.encode() + b" " * 6 == golden[8:0x160]
+
+
+# Everything
+
+
+def test_every_law_and_decision_is_linked() -> None:
+    laws = {path.name for path in (ROOT / "tests" / "laws").glob("test_law_*.py")}
+    for text in (README, ARCHITECTURE):
+        assert set(re.findall(r"tests/laws/(\w+\.py)", text)) == laws
+    decisions = {path.name for path in (ROOT / "docs" / "decisions").glob("*.md")}
+    assert set(re.findall(r"docs/decisions/([\w-]+\.md)", README)) == decisions
+
+
+def test_the_changelog_names_this_version() -> None:
+    assert microsfl.__version__ in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_drawings_are_well_formed_and_say_what_they_show() -> None:
+    drawings = list((ROOT / "docs").rglob("*.svg"))
+    assert drawings
+    for drawing in drawings:
+        root = ElementTree.fromstring(drawing.read_text())
+        assert {"title", "desc"} <= {child.tag.rpartition("}")[2] for child in root}
+
+
+def strays(text: str) -> list[str]:
+    """Places of one machine, and documents that are not in the repository."""
+    # Put together here, as this file is looked through too.
+    places = [f"/{name}/" for name in ("work", "root", "home")]
+    documents = [f"{name}.{ending}" for name in ("DESIGN", "STYLE", "FACTS") for ending in ("md",)]
+    return [word for word in (*places, *documents) if word in text]
+
+
+def test_no_file_names_a_place_of_one_machine() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert len(files) > 50
+    texts = {file: file.read_text("utf-8", errors="ignore") for file in files if file.is_file()}
+    assert {str(file): found for file, text in texts.items() if (found := strays(text))} == {}
+
+
+def test_a_stray_is_found() -> None:
+    """The test of the test."""
+    assert strays("see DESIGN" + ".md") == ["DESIGN" + ".md"]
+    assert strays("/" + "home/me/x")
