@@ -222,7 +222,7 @@ def test_law_4_a_list_that_another_commit_overtook_counts_nothing_twice() -> Non
 
 
 def test_law_4_the_first_contribution_of_a_unit_is_the_one_that_counts() -> None:
-    """A client that comes back with other numbers for a unit that is done changes nothing, and is told that it is done."""
+    """A client that comes back with other numbers for a unit that is done changes nothing."""
     world = World(spec_of(data={"clients": 1}))
     world.join("one", toy_data())
     again: list[Backward] = []
