@@ -96,8 +96,8 @@ ERRORS = """\
 
 {generated}
 
-Every error that microsfl raises on purpose has one class in `microsfl.errors`, one code and one HTTP status. Its message
-names what is wrong and, where it can, what would be right. Over HTTP each of them is the same JSON:
+Every error that microsfl raises on purpose has one class in `microsfl.errors`, one code and one HTTP status. Its
+message names what is wrong and, where it can, what would be right. Over HTTP each of them is the same JSON:
 
 ```json
 {{"error": {{"code": "round_closed", "message": "Round 3 of run 'demo' is closed."}}}}

@@ -1,5 +1,29 @@
-"""`python -m microsfl`: the same as the command `microsfl`."""
+"""`python -m microsfl`: the command `microsfl`, as the launcher starts the roles."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import NoReturn
 
 from .cli import main
 
-main()
+
+def run() -> NoReturn:
+    """Run the command line, and leave at once when it is done.
+
+    Python would spend half a second of CPU in each process on taking torch apart, while daemon threads may still be
+    computing in it. What has to stay is in the store or the database by then.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        with suppress(OSError):  # whoever read the output is gone
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(int(end.code or 0))
+
+
+if __name__ == "__main__":
+    run()

@@ -109,7 +109,7 @@ def test_no_process_is_left(finished: Finished) -> None:
     assert [one["name"] for one in known if one["role"] != "client"] == [
         "coordinator", "split-server-0", "split-server-1", "fed-server",
     ]  # fmt: skip
-    assert states(known) == {"ended"}
+    assert {(one["state"], one["exit_code"]) for one in known} == {("ended", 0)}
     assert not any(is_alive(one["pid"]) for one in known)
     assert all(one["address"].startswith("http://127.0.0.1:") for one in known if one["role"] != "client")
     assert {path.stem for path in (finished.folder / "logs").iterdir()} == {one["name"] for one in known}
