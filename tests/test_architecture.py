@@ -22,8 +22,9 @@ BELOW = {"errors", "spec", "config", "process"}
 MAY_IMPORT: dict[str, set[str]] = {
     ".": {"spec", "client", "launch"},
     "errors": set(),
-    "spec": {"errors"},
-    "config": {"errors", "spec"},
+    "schema": {"errors"},
+    "spec": {"errors", "schema"},
+    "config": {"schema", "spec"},
     "process": {"errors", "spec"},
     "device": {"errors"},
     "core": {"errors"},
@@ -35,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {".", *BELOW, "device", "core", "wire", "zoo"},
     "services": {".", *BELOW, "device", "core", "wire", "store", "sync", "records", "zoo"},
     # The launcher starts the roles as processes and talks to them over HTTP: it never imports a service.
-    "launch": {".", *BELOW, "device", "core", "wire", "store", "sync", "zoo", "client"},
+    "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client"},
     "cli": {".", *BELOW, "launch", "services", "client"},
     "__main__": {"cli"},
 }

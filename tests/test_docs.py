@@ -22,9 +22,10 @@ from microsfl.client.remote_body import RemoteBody
 from microsfl.config import FedServerSettings, SplitServerSettings
 from microsfl.core.cut import cut_model
 from microsfl.launch.table import figures
+from microsfl.schema import assign
 from microsfl.services import coordinator, fed_server, split_server
 from microsfl.services.replica import create_app
-from microsfl.spec import RunSpec, assign
+from microsfl.spec import RunSpec
 from microsfl.store.objects import open_store
 from microsfl.wire import messages, tensors
 from microsfl.zoo.datasets import describe

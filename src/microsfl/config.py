@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import InvalidSetting, UnknownSetting, did_you_mean
+from .schema import setting_error
 from .spec import DEVICE_PATTERN, check_id
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -49,12 +49,7 @@ class ProcessSettings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                raise UnknownSetting(f"'{name}' is not a setting.{did_you_mean(name, cls.model_fields)}") from None
-            message = str(first["msg"]).removeprefix("Value error, ")
-            raise InvalidSetting(f"{name}: {message} (got {first.get('input')!r:.60})") from None
+            raise setting_error(cls, error, "microsfl ROLE --help") from None
 
 
 class ServerSettings(ProcessSettings):
@@ -83,7 +78,7 @@ class ReplicaSettings(ServerSettings):
     allow_models: tuple[str, ...] = Field(
         (), description="Model factories (package.module:function) that runs may name, besides the zoo's."
     )
-    max_body_mb: float = Field(256, gt=0, description="Largest request body, in MB (10^6 bytes).")
+    max_body_mb: float = Field(64, gt=0, description="Largest request body, in MB (10^6 bytes).")
 
     def advertised(self, port: int) -> str:
         """The URL under which others reach this server, once it is bound to `port`."""

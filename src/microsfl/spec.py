@@ -6,11 +6,9 @@ coordinator and the command line check it before any tensor exists.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -25,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import InvalidId, InvalidSetting, UnknownSetting, did_you_mean
+from .errors import InvalidId, InvalidSetting, did_you_mean
+from .schema import Table, setting_error
 
 ID_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,63}"
 
@@ -70,12 +69,6 @@ def _known(names: Sequence[str], *, import_path: bool) -> AfterValidator:
 
 Id = Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$")]
 Positive = Annotated[StrictInt, Field(ge=1)]
-
-
-class Table(BaseModel):
-    """A table of the configuration file; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RunTable(Table):
@@ -268,7 +261,7 @@ class RunSpec(Table):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise _as_setting_error(cls, error) from None
+            raise setting_error(cls, error, "microsfl config --show") from None
         except InvalidId as error:
             raise InvalidSetting(f"run.name: {error}") from None
 
@@ -320,63 +313,3 @@ class RunSpec(Table):
     def to_json(self) -> str:
         """Canonical JSON: equal specifications give equal text."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-
-def settings(model: type[BaseModel] = RunSpec, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, pydantic FieldInfo) of every setting, in order; an optimizer's tables count as one setting."""
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Table):
-            yield from settings(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
-
-
-def assign(values: dict[str, Any], assignment: str) -> None:
-    """Set `key=value` (as after `--set`) in nested tables; the value is read as TOML, else taken as text.
-
-    Raises:
-        InvalidSetting: when it is not of the form key=value.
-    """
-    key, equals, text = assignment.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
-        raise InvalidSetting(f"'{assignment}' is not of the form table.key=value, as in run.rounds=10.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
-        value = text.strip()
-    table = values
-    for name in path[:-1]:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
-            raise InvalidSetting(f"'{key}': '{name}' is a value, not a table.")
-    table[path[-1]] = value
-
-
-def _as_setting_error(root: type[BaseModel], error: ValidationError) -> UnknownSetting | InvalidSetting:
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if not _is_union_tag(part)]
-    name = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        return UnknownSetting(f"'{name}' is not a setting.{_nearest(root, name)}")
-    message = str(first["msg"]).removeprefix("Value error, ")
-    given = first.get("input")
-    shown = "" if isinstance(given, BaseModel | dict) or "is unknown" in message else f" (got {given!r:.60})"
-    return InvalidSetting(f"{name}: {message}{shown}" if name else message)
-
-
-def _is_union_tag(part: int | str) -> bool:
-    """Pydantic adds the tried alternative of a union to the place of an error."""
-    return (isinstance(part, str) and not part.isidentifier()) or part in ("int", "constrained-int", "tuple")
-
-
-def _nearest(root: type[BaseModel], name: str) -> str:
-    names = [known for known, _ in settings(root)]
-    leaf = name.rsplit(".", 1)[-1]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    same_leaf = [
-        known for known in names if difflib.SequenceMatcher(None, known.rsplit(".", 1)[-1], leaf).ratio() > 0.8
-    ]
-    hint = (near or same_leaf)[:1]
-    return (f" Did you mean '{hint[0]}'?" if hint else "") + " `microsfl config --show` lists them all."

@@ -32,8 +32,6 @@ def test_what_was_put_is_got(store: ObjectStore) -> None:
 def test_what_is_not_there_is_not_found(store: ObjectStore) -> None:
     with pytest.raises(FileNotFoundError):
         store.get("a/b")
-    with pytest.raises(FileNotFoundError):
-        store.get_range("a/b", 0, 1)
     assert not store.exists("a/b")
     assert list(store.list("a")) == []
     store.delete("a/b")
@@ -67,11 +65,6 @@ def test_lists_are_sorted_and_stay_below_the_folder(store: ObjectStore) -> None:
         store.put(key, b"")
     assert list(store.list("x")) == ["x/a", "x/b.c", "x/b/10", "x/b/2"]
     assert list(store.list("x/b")) == ["x/b/10", "x/b/2"]
-
-
-def test_ranges(store: ObjectStore) -> None:
-    store.put("k", b"0123456789")
-    assert store.get_range("k", 3, 4) == b"3456"
 
 
 def test_deleted_is_gone(store: ObjectStore) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import microsfl
 from examples.remote_body import SPEC, train
-from microsfl.errors import InputError, InvalidId, RunNotFound, TensorMismatch, Unreachable
+from microsfl.errors import InputError, InvalidId, RunNotActive, RunNotFound, TensorMismatch, Unreachable
 from microsfl.launch.control import Control
 from microsfl.spec import RunSpec
 from microsfl.zoo.parts import build_parts
@@ -158,6 +158,10 @@ def test_what_is_wrong_is_named(federation: microsfl.Federation) -> None:
         microsfl.RemoteBody(run=spec.run.name, coordinator="http://127.0.0.1:9", retry_s=0.1)
     with pytest.raises(TensorMismatch, match=r"float32\[4, 63\]"):
         remote(federation, spec)(torch.rand(4, 63))
+    idle = RunSpec.parse({"run": {"name": next(names), "managed": False}}).resolved(input_shape=(1, 8, 8), classes=10)
+    Control(url, idle.run.name).create(idle)
+    with pytest.raises(RunNotActive, match="created, not running"):
+        microsfl.RemoteBody(run=idle.run.name, coordinator=url)
     managed = RunSpec.parse({"run": {"name": next(names)}}).resolved(input_shape=(1, 8, 8), classes=10)
     Control(url, managed.run.name).create(managed)
     with pytest.raises(InputError, match="managed"):

@@ -124,6 +124,16 @@ REFUSED: dict[str, tuple[str, Any, int, str]] = {
     "too many activations": (
         "/v1/forward", forward(activations={"0": torch.ones(8, 5), "1": torch.ones(1)}), 422, "tensor_mismatch",
     ),
+    "no samples": ("/v1/forward", forward(activations={"0": torch.ones(0, 5)}), 422, "tensor_mismatch"),
+    "no batch dimension": ("/v1/forward", forward(activations={"0": torch.ones(5)}), 422, "tensor_mismatch"),
+    "gradient wanted for whole numbers": (
+        "/v1/forward", forward(activations={"0": ONES, "1": torch.ones(8, dtype=torch.int64)}, needs_grad=("1",)), 422,
+        "tensor_mismatch",
+    ),
+    "step of no samples": (
+        "/v1/step", step(activations={"0": torch.ones(0, 5)}, labels={"0": torch.ones(0, dtype=torch.int64)}), 422,
+        "tensor_mismatch",
+    ),
     "batches that do not divide": ("/v1/forward", forward(batches=3), 422, "tensor_mismatch"),
     "needs_grad of what is not there": ("/v1/forward", forward(needs_grad=("7",)), 422, "tensor_mismatch"),
     "NaN": ("/v1/forward", forward(activations={"0": NAN}), 422, "not_finite"),
@@ -194,8 +204,13 @@ def test_a_path_in_a_url_is_refused(split: Live) -> None:
     for run in ("%2e%2e%2f%2e%2e", "..%2f..", "a%00b", "x" * 5000):
         status, answer = split.ask("GET", f"/v1/runs/{run}/versions/newest/weights")
         assert (status, answer["error"]["code"]) in {(422, "invalid_id"), (404, "no_such_path")}
-    for version in ("-1", "1e3", "9" * 30, "٣"):
+    for version in ("-1", "1e3", "9" * 30, "٣", "²"):
         assert split.ask("GET", f"/v1/runs/toy/versions/{version}/weights")[0] in {400, 404}
+
+
+def test_an_activation_s_name_is_any_text(split: Live) -> None:
+    """int() does not take every character that isdigit() does."""
+    assert split.ask("POST", "/v1/forward", forward(activations={"²": ONES}, needs_grad=("²",)))[0] == 200
 
 
 def test_a_body_that_only_claims_to_be_large_is_refused_at_once(split: Live) -> None:

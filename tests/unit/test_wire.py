@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from microsfl.errors import InvalidId, MalformedMessage
+from microsfl.errors import InvalidId, MalformedMessage, TensorMismatch
 from microsfl.wire.messages import Contribution, Forward, Gradients
 from microsfl.wire.tensors import DTYPES, decode, encode
 
@@ -135,3 +135,8 @@ def test_ids_that_cannot_be_keys_are_refused(client: str) -> None:
     fields = {"type": "Forward", "run": "r", "round": 0, "client": client, "unit": 0}
     with pytest.raises(InvalidId, match="client"):
         Forward.unpack(encode({"activations.0": torch.ones(1)}, fields))
+
+
+def test_a_dtype_that_cannot_travel_is_refused_by_name() -> None:
+    with pytest.raises(TensorMismatch, match="complex64"):
+        encode({"odd": torch.ones(1, dtype=torch.complex64)})

@@ -6,6 +6,7 @@ import logging
 import queue
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -29,6 +30,8 @@ ROLE = "client"
 POLL_S = 20.0
 # Clients of one process that work at a time: one computes while the others wait for answers.
 WORKERS = 4
+# Before a client asks again after a task that the servers no longer wanted: the coordinator may offer the same one.
+ABANDONED_PAUSE_S = 1.0
 # Runs of which data, model and optimizers are kept; of older ones they are made anew.
 RUNS_KEPT = 8
 
@@ -113,13 +116,19 @@ class Agent:
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True).start()
         while True:
             for task in self._poll(self._idle()):
-                with self.changed:
-                    self.busy.add(task.client)
-                self.tasks.put(task)
+                self._take(task)
 
     def register(self) -> None:
         for client in self.settings.ids:
             self.coordinator.register(client, {"version": __version__, "device": str(self.device)})
+
+    def _take(self, task: Task) -> None:
+        """Queue a task, unless its client has one already, of another run: it is offered again."""
+        with self.changed:
+            if task.client in self.busy:
+                return
+            self.busy.add(task.client)
+        self.tasks.put(task)
 
     def do(self, task: Task) -> None:
         """Do one task and report it; what fails for good is reported as the client's failure."""
@@ -129,6 +138,7 @@ class Agent:
             report["metrics"] = trainer.train(task) if task.kind == "train" else trainer.evaluate(task)
         except (RoundClosed, RunNotActive) as error:
             event("task abandoned", logging.WARNING, **vars(task), reason=str(error))
+            time.sleep(ABANDONED_PAUSE_S)
             return
         except MicrosflError as error:
             event("task failed", logging.ERROR, **vars(task), code=error.code, message=str(error))
@@ -138,13 +148,18 @@ class Agent:
 
     def _trainer(self, task: Task) -> Trainer:
         key = (task.run, task.client)
-        if key not in self.trainers:
-            spec, parts = self.runs.get(task.run)
-            data = self.runs.local_data(spec, task.index)
-            split = SplitServers(self.http, task.index, lambda: self.coordinator.split_servers, self.settings.spread)
-            fed = FedServer(self.http, lambda: self.coordinator.fed_server)
-            self.trainers[key] = Trainer(spec, task.client, parts, data, split, fed, self.device)
-        return self.trainers[key]
+        with self.changed:
+            known = self.trainers.get(key)
+        if known is not None:
+            return known
+        spec, parts = self.runs.get(task.run)
+        data = self.runs.local_data(spec, task.index)
+        split = SplitServers(self.http, task.index, lambda: self.coordinator.split_servers, self.settings.spread)
+        fed = FedServer(self.http, lambda: self.coordinator.fed_server)
+        trainer = Trainer(spec, task.client, parts, data, split, fed, self.device)
+        with self.changed:
+            self.trainers[key] = trainer
+        return trainer
 
     def _idle(self) -> list[str]:
         """Hosted clients without work; waits until there is one."""

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from ..core.step import name_outputs
 from ..core.unit import UnitKey, seed_of
-from ..errors import InputError
+from ..errors import InputError, RunNotActive
 from ..spec import check_id
 from ..wire.messages import Backward, Forward, Outputs, Predict, Tensors
 from ..wire.tensors import decode
@@ -36,7 +36,7 @@ class RemoteBody(nn.Module):
         retry_s: seconds to keep trying, on all split servers in turn, when none answers.
 
     Raises:
-        RunNotFound, InvalidId, Unreachable.
+        RunNotFound, InvalidId, Unreachable. InputError: when the run is managed. RunNotActive: when it is not running.
     """
 
     def __init__(self, run: str, coordinator: str, *, client: str | None = None, retry_s: float = 60.0) -> None:
@@ -44,8 +44,13 @@ class RemoteBody(nn.Module):
         self.run = check_id(run, "run")
         self.client = check_id(client or f"body-{uuid.uuid4().hex[:12]}", "client")
         control = Coordinator(Http(retry_s), coordinator.rstrip("/"))
-        if control.run(run)["spec"]["run"]["managed"]:
+        state = control.run(run)
+        if state["spec"]["run"]["managed"]:
             raise InputError(f"Run '{run}' is managed: the coordinator drives it. Start one with run.managed = false.")
+        if state["state"] != "running":
+            raise RunNotActive(
+                f"Run '{run}' is {state['state']}, not running; POST /api/runs/{run}/start starts a new one."
+            )
         self._control = control
         self._servers = SplitServers(control.http, seed_of("favourite", self.client), self._addresses)
         self._newest = 0

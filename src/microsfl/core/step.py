@@ -85,7 +85,7 @@ def body_forward(
     Raises:
         TensorMismatch: when the body does not take these tensors, or they do not divide into equal batches.
     """
-    _check_batches(inputs, len(seeds))
+    _check_inputs(inputs, needs_grad, len(seeds))
     leaves = {name: inputs[name].detach().requires_grad_(name in needs_grad) for name in sorted(inputs, key=_order)}
     buffers = {name: tensor.clone() for name, tensor in persistent_buffers(body).items()}
     body.train()
@@ -96,6 +96,7 @@ def body_forward(
             _run(body, buffers, chunk, seed) for chunk, seed in zip(_split(leaves, len(seeds)), seeds, strict=True)
         ]
         outputs = tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*chunks, strict=True))
+    _check_outputs(leaves, outputs)
     return Forward(body, leaves, name_outputs(outputs), buffers)
 
 
@@ -221,10 +222,24 @@ def _call(body: nn.Module, inputs: list[Tensor], buffers: Tensors | None = None)
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def _check_batches(inputs: Mapping[str, Tensor], batches: int) -> None:
+def _check_inputs(inputs: Mapping[str, Tensor], needs_grad: Collection[str], batches: int) -> None:
     for name, tensor in inputs.items():
-        if batches > 1 and (tensor.ndim == 0 or not tensor.shape[0] or tensor.shape[0] % batches):
-            raise TensorMismatch(f"Input '{name}' is {_describe(tensor)}; it does not divide into {batches} batches.")
+        if tensor.ndim == 0 or not tensor.shape[0] or tensor.shape[0] % batches:
+            raise TensorMismatch(
+                f"Input '{name}' is {_describe(tensor)}; its first dimension does not divide into {batches} batches of "
+                "one sample or more."
+            )
+        if name in needs_grad and not tensor.dtype.is_floating_point:
+            raise TensorMismatch(f"Input '{name}' is {_describe(tensor)}, which takes no gradient.")
+
+
+def _check_outputs(inputs: Mapping[str, Tensor], outputs: tuple[Tensor, ...]) -> None:
+    """A body that is given one sample without its batch dimension may compute it all the same."""
+    samples, first = next(iter(inputs.values())).shape[0], outputs[0]
+    if first.ndim == 0 or first.shape[0] != samples:
+        raise TensorMismatch(
+            f"The body makes {_describe(first)} of {samples} samples; samples stand along the first dimension."
+        )
 
 
 def _split(leaves: Tensors, batches: int) -> list[list[Tensor]]:
@@ -238,4 +253,4 @@ def _describe(tensor: Tensor) -> str:
 
 
 def _order(name: str) -> tuple[int, str]:
-    return (int(name), name) if name.isdigit() else (1 << 30, name)
+    return (int(name), name) if name.isascii() and name.isdecimal() else (1 << 30, name)

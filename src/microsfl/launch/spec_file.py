@@ -8,7 +8,8 @@ from typing import Any
 
 import tomli_w
 
-from ..spec import RunSpec, assign
+from ..schema import assign
+from ..spec import RunSpec
 from .options import read_toml
 
 

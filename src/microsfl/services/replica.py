@@ -30,7 +30,7 @@ from .http import exception_handlers, listen, read_body, read_json, serve
 BINARY = "application/octet-stream"
 HEARTBEAT_S = 2.0
 # Bodies in memory at a time: further requests wait in the kernel's socket buffers, not in this process.
-OPEN_BODIES = 32
+OPEN_BODIES = 16
 
 Json = dict[str, Any]
 
@@ -178,6 +178,6 @@ def serve_replica(replica: Replica, settings: ReplicaSettings) -> None:
 def _version(text: str) -> int | None:
     if text == "newest":
         return None
-    if not text.isdigit() or len(text) > 9:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9:
         raise InputError(f"Version '{text:.40}' is not a number or 'newest'.")
     return int(text)

@@ -46,6 +46,10 @@ class Held:
     forward: core.Forward
     size_bytes: int
 
+    def fits(self, request: Backward) -> bool:
+        """False for another version or division, and for activations that came along: those are to be used."""
+        return (self.version, self.batches) == (request.version, request.batches) and not request.activations
+
 
 @dataclass
 class Run:
@@ -105,7 +109,7 @@ class SplitServer:
         run = self._run(request.run)
         run.sync.chain.check_round(request.round)
         held = self.graphs.pop(request.key, None)
-        if held is not None and (held.version, held.batches) == (request.version, request.batches):
+        if held is not None and held.fits(request):
             self.counts["graph_hits"] += 1
             forward = held.forward
         else:
@@ -137,7 +141,9 @@ class SplitServer:
     def reduce(self, call: Json) -> Json:
         """Close a round: commit what waits in it."""
         run = self._run(text_field(call, "run"))
+        before = run.sync.chain.head().version
         commit = run.sync.close(number_field(call, "round"))
+        self.counts["commits"] += commit.version > before
         return {
             "version": commit.version,
             "round": commit.round,

@@ -56,14 +56,6 @@ class ObjectStore:
             raise self._unavailable("look up", key, error) from error
         return True
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        try:
-            return bytes(obstore.get_range(self.backend, _checked(key), start=start, length=length))
-        except (NotFoundError, FileNotFoundError):
-            raise FileNotFoundError(key) from None
-        except (BaseError, OSError) as error:
-            raise self._unavailable("read", key, error) from error
-
     def list(self, prefix: str) -> Iterator[str]:
         try:
             pages = list(obstore.list(self.backend, _checked(prefix)))

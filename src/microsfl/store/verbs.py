@@ -29,11 +29,6 @@ class Exists(Protocol):
         """True when the key has a value."""
 
 
-class GetRange(Protocol):
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """`length` bytes from `start`. Raises FileNotFoundError when there is no value."""
-
-
 class List(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Keys below the folder `prefix`, in sorted order."""
@@ -44,5 +39,5 @@ class Delete(Protocol):
         """Remove the value; nothing happens when there is none."""
 
 
-class Store(Put, Create, Get, Exists, GetRange, List, Delete, Protocol):
+class Store(Put, Create, Get, Exists, List, Delete, Protocol):
     """All verbs."""

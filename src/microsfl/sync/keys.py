@@ -1,4 +1,4 @@
-"""Where each file of a run stands (DESIGN: docs/concepts/architecture.md). Ids are checked before they come here."""
+"""Where each file of a run stands (docs/concepts/architecture.md). Ids are checked before they come here."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import MalformedMessage, MessageTooLarge, NotFinite
+from ..errors import MalformedMessage, MessageTooLarge, NotFinite, TensorMismatch
 
 VERSION = "1"
 HEADER_LIMIT_BYTES = 1_000_000
@@ -54,7 +54,13 @@ def encode(tensors: Mapping[str, Tensor], fields: Mapping[str, Any] | None = Non
     Args:
         tensors: of a dtype in `DTYPES`, any shape.
         fields: JSON values; None writes no metadata, as in weights files.
+
+    Raises:
+        TensorMismatch: when a tensor has another dtype.
     """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _CODES:
+            raise TensorMismatch(f"Tensor '{name}' is {tensor.dtype}; these can travel: {', '.join(DTYPES)}.")
     order = sorted(tensors, key=lambda name: (_RANK[tensors[name].dtype], name))
     header: dict[str, Any] = {}
     if fields is not None:

@@ -61,8 +61,9 @@ def load_data(name: str, path: str | None) -> Data:
     """The data set `name`.
 
     Args:
-        name: `digits` (scikit-learn's 8x8 digits), `mnist`, or `package.module:function`, which is called with
-            `path` if that is given and it takes a parameter, and returns (train, test), two torch data sets of pairs (x, y).
+        name: `digits` (scikit-learn's 8x8 digits), `mnist`, or `package.module:function`, which is called with `path`
+            if it takes a parameter (one with a default: if `path` is given), and returns (train, test), two torch
+            data sets of pairs (x, y).
         path: for `mnist` the folder of its four IDX files, gzip or plain, or the folder above `MNIST/raw`. None:
             scikit-learn downloads it from openml.org and keeps a copy (no test covers this download).
 
@@ -243,7 +244,8 @@ def _tensors(x: npt.NDArray[np.float32], y: IntArray) -> Samples:
 
 def _own(name: str, path: str | None) -> Data:
     function = _imported(name)
-    takes_path = path is not None and inspect.signature(function).parameters
+    parameters = inspect.signature(function).parameters.values()
+    takes_path = any(path is not None or parameter.default is parameter.empty for parameter in parameters)
     both = function(path) if takes_path else function()
     if not isinstance(both, tuple | list) or len(both) != 2:
         raise InvalidSetting(f"data.dataset: '{name}' returned {_named(both)}; it must return (train, test).")
