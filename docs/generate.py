@@ -20,7 +20,7 @@ from microsfl.config import (
     SplitServerSettings,
 )
 from microsfl.errors import all_errors
-from microsfl.launch.reference import _allowed as allowed_by_schema
+from microsfl.launch.reference import allowed_values as allowed_by_schema
 from microsfl.launch.reference import settings_reference
 
 REFERENCE = Path(__file__).parent / "reference"

@@ -19,6 +19,7 @@ from pydantic import (
     StrictInt,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -178,6 +179,14 @@ class StrategyTable(Table):
         default_factory=lambda: OptimizerTable(name="SGD", lr=0.2),
         description="The optimizer of front and tail on each client; its state stays there from round to round.",
     )
+
+    @field_validator("body_optimizer", "client_optimizer", mode="before")
+    @classmethod
+    def _keep_what_is_not_given(cls, value: Any, info: ValidationInfo) -> Any:
+        """Options without a name are options of the default optimizer."""
+        default = cls.model_fields[str(info.field_name)].get_default(call_default_factory=True).model_dump()
+        keeps = isinstance(value, dict) and value.get("name", default["name"]) == default["name"]
+        return {**default, **value} if keeps else value
 
     @model_validator(mode="after")
     def _unit_is_possible(self) -> Self:

@@ -50,6 +50,12 @@ def assignments(*values: str) -> tuple[str, ...]:
     return tuple(f"--set={value}" for value in values)
 
 
+@pytest.fixture(autouse=True)
+def stdin_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings are parsed in this process, which is not to end when its own standard input does."""
+    monkeypatch.setattr("microsfl.launch.options.end_with_parent", lambda: None)
+
+
 @pytest.fixture
 def no_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty working directory, from which no process may be started."""

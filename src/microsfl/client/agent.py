@@ -17,9 +17,9 @@ from .. import __version__
 from ..config import ClientSettings
 from ..core.cut import Parts
 from ..core.partition import IntArray, Share, partition
-from ..device import choose_device
+from ..device import choose_device, warm_up
 from ..errors import ClientNotFound, MicrosflError, ModelNotAllowed, RoundClosed, RunNotActive
-from ..process import announce, end_with_parent, event, start_logging
+from ..process import announce, event, start_logging
 from ..spec import DATASETS, RunSpec
 from ..zoo.datasets import Data, labels, load_data
 from ..zoo.parts import build_parts
@@ -203,10 +203,9 @@ def main(settings: ClientSettings) -> None:
     """Run a client process until it is asked to end."""
     start_logging(ROLE, settings.log_level)
     torch.set_num_threads(settings.threads)
+    warm_up()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    if settings.exit_with_parent:
-        end_with_parent()
     Agent(settings).run()
 
 

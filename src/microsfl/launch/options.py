@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from ..config import ProcessSettings
 from ..errors import InvalidSetting, UnknownSetting, did_you_mean
+from ..process import end_with_parent
 
 ROLES = ("coordinator", "split-server", "fed-server", "client")
 
@@ -28,7 +29,10 @@ def role_command(group: click.Group, role: str, settings: type[Settings]) -> Cal
 
     def decorate(function: Main[Settings]) -> click.Command:
         def start(**given: Any) -> None:
-            function(settings.parse({name: value for name, value in given.items() if value is not None}))
+            parsed = settings.parse({name: value for name, value in given.items() if value is not None})
+            if parsed.exit_with_parent:  # before the imports, during which the parent may be gone already
+                end_with_parent()
+            function(parsed)
 
         options = [_option(name, field) for name, field in settings.model_fields.items()]
         command = click.Command(role, callback=start, params=[*options, _file(role, settings)], help=function.__doc__)

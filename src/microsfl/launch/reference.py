@@ -52,7 +52,7 @@ def settings_reference() -> list[Entry]:
         properties = definitions[type(model).__name__]["properties"]
         for key, default in model.model_dump(mode="json").items():
             name, schema = f"{table}.{key}", properties[key]
-            entries.append(Entry(name, default, schema["description"], ALLOWED.get(name) or _allowed(schema)))
+            entries.append(Entry(name, default, schema["description"], ALLOWED.get(name) or allowed_values(schema)))
     return entries
 
 
@@ -82,17 +82,17 @@ def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
-def _allowed(schema: dict[str, Any]) -> str:
+def allowed_values(schema: dict[str, Any]) -> str:
     """The allowed values that a JSON schema describes, in words."""
     if "anyOf" in schema:
-        return " or ".join(_allowed(one) for one in schema["anyOf"])
+        return " or ".join(allowed_values(one) for one in schema["anyOf"])
     if "const" in schema:
         return str(schema["const"])
     if "enum" in schema:
         return ", ".join(str(value) for value in schema["enum"])
     match schema["type"]:
         case "array":
-            return f"a list, each {_allowed(schema['items'])}" if "items" in schema else "a list"
+            return f"a list, each {allowed_values(schema['items'])}" if "items" in schema else "a list"
         case "integer" | "number" as kind:
             return _range("whole number" if kind == "integer" else "number", schema)
         case kind:

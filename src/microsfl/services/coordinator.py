@@ -104,7 +104,7 @@ def main(settings: CoordinatorSettings) -> None:
     records = Records(settings.records_url)
     try:
         app = create_app(records)
-        http.serve(app, settings, http.listen(settings), role=ROLE, on_stop=app.state.director.stop)
+        http.serve(app, http.listen(settings), role=ROLE, on_stop=app.state.director.stop)
     finally:
         records.close()
 

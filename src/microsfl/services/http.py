@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from ..config import ServerSettings
 from ..errors import InputError, MessageTooLarge, MicrosflError, PortInUse
-from ..process import announce, end_with_parent, event
+from ..process import announce, event
 
 GRACEFUL_STOP_S = 3
 JSON_LIMIT_BYTES = 1_000_000
@@ -136,7 +136,6 @@ class Server(uvicorn.Server):
 
 def serve(
     app: ASGIApp,
-    settings: ServerSettings,
     sock: socket.socket,
     *,
     role: str,
@@ -147,8 +146,6 @@ def serve(
     `on_stop` is called on the event loop when the end was asked for, before open requests are waited for: an app with
     long polls answers them there.
     """
-    if settings.exit_with_parent:
-        end_with_parent()
     host, port = sock.getsockname()[:2]
     config = uvicorn.Config(
         app,

@@ -172,7 +172,7 @@ def serve_replica(replica: Replica, settings: ReplicaSettings) -> None:
     heartbeat = Heartbeat(settings, sock.getsockname()[1], replica) if settings.coordinator else None
     if heartbeat is not None:
         heartbeat.start()
-    serve(app, settings, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None)
+    serve(app, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None)
 
 
 def _version(text: str) -> int | None:

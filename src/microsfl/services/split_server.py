@@ -20,7 +20,7 @@ from ..config import MB, SplitServerSettings
 from ..core import step as core
 from ..core.reduce import BodyState, OptimizerRule
 from ..core.unit import UnitKey, batch_seed
-from ..device import choose_device
+from ..device import choose_device, warm_up
 from ..errors import ActivationsMissing, InvalidSetting, MicrosflError, TensorMismatch
 from ..process import event, start_logging
 from ..spec import RunSpec
@@ -320,6 +320,7 @@ def main(settings: SplitServerSettings) -> None:
     """Run a split server until it is asked to end."""
     start_logging(ROLE, settings.log_level)
     torch.set_num_threads(settings.threads)
+    warm_up()
     store = open_store(settings.store_url)
     store.probe()
     serve_replica(create_replica(settings, store), settings)

@@ -1,0 +1,119 @@
+"""The run specification: what it refuses and in which words, and what `auto` stands for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from microsfl.errors import InputError, InvalidId, InvalidSetting, UnknownSetting
+from microsfl.schema import assign
+from microsfl.spec import RunSpec, check_id
+
+REFUSED: list[tuple[dict[str, Any], type[InputError], str]] = [
+    ({"data": {"clinets": 3}}, UnknownSetting, r"'data\.clinets' .* 'data\.clients'"),
+    ({"dta": {}}, UnknownSetting, "'dta' .* 'data'"),
+    ({"run": {"rounds": 0}}, InvalidSetting, r"run\.rounds: .*1 \(got 0\)"),
+    ({"run": {"rounds": "x"}}, InvalidSetting, r"run\.rounds: .*integer.*'x'"),
+    ({"run": {"rounds": True}}, InvalidSetting, r"run\.rounds"),
+    ({"run": {"name": "../x"}}, InvalidSetting, r"run\.name: .*'\.\./x'"),
+    ({"data": {"dataset": "digit"}}, InvalidSetting, "'digit' is unknown. Did you mean 'digits'"),
+    ({"data": {"partition": "iids"}}, InvalidSetting, "Did you mean 'iid'"),
+    ({"data": {"alpha": 0}}, InvalidSetting, r"data\.alpha: .*greater than 0 \(got 0\)"),
+    ({"data": {"alpha": float("nan")}}, InvalidSetting, r"data\.alpha"),
+    ({"model": {"name": "mpl"}}, InvalidSetting, "Did you mean 'mlp'"),
+    ({"model": {"cut": ["a", "b", "c"]}}, InvalidSetting, r"model\.cut: .*names 3 layers"),
+    ({"model": {"cut": ["fc1"]}}, InvalidSetting, "U-shaped cut needs two"),
+    ({"strategy": {"name": "filesinc"}}, InvalidSetting, "Did you mean 'filesync'"),
+    ({"strategy": {"sync": "rund"}}, InvalidSetting, r"strategy\.sync: .*'round'.*or .*integer.*'rund'"),
+    ({"strategy": {"sync": 0}}, InvalidSetting, r"strategy\.sync"),
+    ({"strategy": {"unit": 4}}, InvalidSetting, "unit = 4 cannot be with front_update = 'batch'"),
+    ({"strategy": {"body_optimizer": {"name": "adam", "lr": 0.1}}}, InvalidSetting, "Did you mean 'Adam'"),
+    ({"strategy": {"body_optimizer": {"name": "SGD"}}}, InvalidSetting, r"body_optimizer\.lr: Field required"),
+    ({"strategy": {"body_optimizer": {"lr": -1}}}, InvalidSetting, r"body_optimizer\.lr: .*greater than 0"),
+    ({"servers": {"device": "gpu"}}, InvalidSetting, r"servers\.device: .*cuda.*'gpu'"),
+    ({"data": 3}, InvalidSetting, "data: .*got 3"),
+]
+
+
+@pytest.mark.parametrize(("values", "kind", "words"), REFUSED, ids=[str(values) for values, _, _ in REFUSED])
+def test_what_is_wrong_is_named_with_what_would_be_right(values: Any, kind: type[InputError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        RunSpec.parse(values)
+
+
+def test_equal_specifications_are_equal_text_and_come_back() -> None:
+    spec = RunSpec.parse({"strategy": {"body_optimizer": {"name": "SGD", "lr": 0.1, "momentum": 0.9}}})
+    again = RunSpec.parse(spec.model_dump(mode="json"))
+    assert again == spec
+    assert again.to_json() == spec.to_json()
+    assert again.strategy.body_optimizer.options == {"lr": 0.1, "momentum": 0.9}
+
+
+def test_options_without_a_name_are_the_default_optimizer_s() -> None:
+    strategy = RunSpec.parse(
+        {"strategy": {"body_optimizer": {"lr": 0.5}, "client_optimizer": {"momentum": 0.9}}}
+    ).strategy
+    assert (strategy.body_optimizer.name, strategy.body_optimizer.options) == ("Adam", {"lr": 0.5})
+    assert (strategy.client_optimizer.name, strategy.client_optimizer.options) == ("SGD", {"lr": 0.2, "momentum": 0.9})
+
+
+@pytest.mark.parametrize(
+    ("strategy", "unit", "staleness"),
+    [
+        ({}, 1, 0),
+        ({"front_update": "never"}, 16, 0),
+        ({"front_update": "round", "sync": 20}, 4, 20),
+        ({"sync": 20}, 1, 20),
+        ({"front_update": "never", "sync": 3}, 1, 20),
+        ({"front_update": "never", "unit": 7, "max_staleness": 2}, 7, 2),
+    ],
+)
+def test_auto_becomes_a_value(strategy: dict[str, Any], unit: int, staleness: int) -> None:
+    spec = RunSpec.parse({"data": {"clients": 5}, "strategy": strategy})
+    assert "model.classes" in spec.unresolved
+    resolved = spec.resolved(input_shape=(1, 8, 8), classes=10)
+    assert resolved.unresolved == ()
+    assert (resolved.strategy.unit, resolved.strategy.max_staleness) == (unit, staleness)
+    assert (resolved.model.input_shape, resolved.model.classes) == ((1, 8, 8), 10)
+    assert resolved.resolved(input_shape=(9,), classes=9) == resolved
+
+
+def test_what_is_decisive_leaves_the_deployment_out() -> None:
+    here = RunSpec.parse({"servers": {"split": 7}, "store": {"body": "file:///x"}, "records": {"url": "sqlite://"}})
+    assert here.decisive == RunSpec() != here
+
+
+@pytest.mark.parametrize(
+    ("assignment", "values"),
+    [
+        ("run.rounds=3", {"run": {"rounds": 3}}),
+        ("data.alpha=0.5", {"data": {"alpha": 0.5}}),
+        ("run.name=first", {"run": {"name": "first"}}),
+        ('model.cut=["a", "b"]', {"model": {"cut": ["a", "b"]}}),
+        ("model.u_shaped=false", {"model": {"u_shaped": False}}),
+        ("strategy.body_optimizer.lr=1e-3", {"strategy": {"body_optimizer": {"lr": 1e-3}}}),
+        ("data.path=/a=b", {"data": {"path": "/a=b"}}),
+    ],
+)
+def test_assignments_are_read_as_toml_or_else_as_text(assignment: str, values: dict[str, Any]) -> None:
+    found: dict[str, Any] = {}
+    assign(found, assignment)
+    assert found == values
+
+
+@pytest.mark.parametrize("assignment", ["rounds", "=3", "run..rounds=3", ".=1"])
+def test_what_is_no_assignment_is_refused(assignment: str) -> None:
+    with pytest.raises(InvalidSetting, match=r"run\.rounds=10"):
+        assign({}, assignment)
+
+
+@pytest.mark.parametrize("good", ["a", "A-1_b", "client-00", "x" * 64, "v1.2"])
+def test_ids_that_can_be_keys_are_taken(good: str) -> None:
+    assert check_id(good) == good
+
+
+@pytest.mark.parametrize("bad", ["", ".", "..", "a..b", ".a", "-a", "a/b", "a\\b", "a b", "a\n", "a\0", "é", "x" * 65])
+def test_ids_that_cannot_are_refused(bad: str) -> None:
+    with pytest.raises(InvalidId):
+        check_id(bad)
