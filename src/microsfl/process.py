@@ -44,7 +44,8 @@ def start_logging(role: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(role))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # retries and fail-overs are ours to report
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it repeats in prose that a server starts and stops
 
 
 def event(name: str, level: int = logging.INFO, **data: Any) -> None:
