@@ -88,6 +88,8 @@ def answer(replica: Replica, method: str, path: str, body: bytes | None) -> Any:
     _, _, _, run, *rest = path.split("/")
     if not rest:
         return SimpleNamespace(data=json.dumps(replica.status(run)).encode(), headers={})
+    if rest[0] == "rounds":
+        return SimpleNamespace(data=replica.update(run, int(rest[1]), rest[3]), headers={})
     version, content = replica.weights(run, None if rest[1] == "newest" else int(rest[1]))
     return SimpleNamespace(data=content, headers={"x-microsfl-version": str(version)})
 
@@ -112,6 +114,7 @@ class World:
         self.split = Direct([self.new_replica() for _ in range(replicas)])
         fed_settings = FedServerSettings(store_url="memory://", allow_models=ALLOWED)
         self.fed = Direct([fed_server.create_replica(fed_settings, self.client_store)])
+        self.data: dict[str, LocalData] = {}
         for replica in (*self.split.replicas, *self.fed.replicas):
             replica.calls["/v1/runs"]({"spec": json.loads(spec.to_json())})
         self.trainers: dict[str, Trainer] = {}
@@ -130,10 +133,17 @@ class World:
         )
         return split_server.create_replica(settings, self.body_store)
 
+    def new_fed_server(self) -> None:
+        """A fed server that has just started takes the place of the one before."""
+        settings = FedServerSettings(store_url="memory://", allow_models=ALLOWED)
+        self.fed.replicas[0] = fed_server.create_replica(settings, self.client_store)
+
     def join(self, client: str, data: LocalData) -> Trainer:
+        """The client with its data; joining again is a restart, which remembers nothing."""
+        self.data[client] = data
         parts = build_parts(self.spec, ALLOWED)
         addresses = [str(number) for number in range(len(self.split.replicas))]
-        split = SplitServers(self.split, len(self.trainers), lambda: addresses, self.spread)  # type: ignore[arg-type]
+        split = SplitServers(self.split, sorted(self.data).index(client), lambda: addresses, self.spread)  # type: ignore[arg-type]
         fed = FedServer(self.fed, lambda: "0")  # type: ignore[arg-type]
         self.trainers[client] = Trainer(self.spec, client, parts, data, split, fed, torch.device("cpu"))
         return self.trainers[client]

@@ -78,8 +78,8 @@ def fed() -> Iterator[Live]:
 def run(split: Live, fed: Live) -> None:
     """The run `toy`, with one unit trained in round 0, which stays open."""
     spec = {"spec": spec_of().model_dump(mode="json")}
-    assert split.ask("POST", "/v1/runs", spec) == (200, {"version": 0})
-    assert fed.ask("POST", "/v1/runs", spec) == (200, {"version": 0})
+    assert split.ask("POST", "/v1/runs", spec) == (200, {"run": "toy", "version": 0, "open_round": 0, "sealed": False})
+    assert fed.ask("POST", "/v1/runs", spec) == (200, {"run": "toy", "version": 0, "open_round": 0, "sealed": False})
     status, body = split.ask("POST", "/v1/forward", forward())
     assert status == 200
     outputs = Outputs.unpack(body)
@@ -234,7 +234,7 @@ def test_weights_are_served_by_version_and_as_the_newest(split: Live) -> None:
     assert status == 200
     assert split.ask("GET", "/v1/runs/toy/versions/0/weights") == (200, newest)
     assert split.ask("GET", "/v1/runs/toy/versions/5/weights")[1]["error"]["code"] == "version_not_found"
-    assert split.ask("GET", "/v1/runs/toy") == (200, {"run": "toy", "version": 0, "open_round": 0})
+    assert split.ask("GET", "/v1/runs/toy") == (200, {"run": "toy", "version": 0, "open_round": 0, "sealed": False})
 
 
 def update(**changes: Any) -> Update:
@@ -256,7 +256,7 @@ FED_REFUSED: dict[str, tuple[str, Any, int, str]] = {
     "client without an update": (
         "/v1/aggregate", {"run": "toy", "round": 0, "clients": ["nobody"]}, 404, "client_not_found",
     ),
-    "no clients": ("/v1/aggregate", {"run": "toy", "round": 0, "clients": []}, 400, "invalid_input"),
+    "clients that are no list": ("/v1/aggregate", {"run": "toy", "round": 0, "clients": "one"}, 400, "invalid_input"),
     "path in a client": ("/v1/aggregate", {"run": "toy", "round": 0, "clients": ["../x"]}, 422, "invalid_id"),
     "round ahead": ("/v1/aggregate", {"run": "toy", "round": 2, "clients": ["one"]}, 404, "round_not_found"),
 }  # fmt: skip

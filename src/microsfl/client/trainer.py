@@ -22,7 +22,9 @@ from ..core.client_side import (
     front_backward,
     front_forward,
     load_exchanged,
+    pack_steppers,
     tail_step,
+    unpack_steppers,
 )
 from ..core.cut import Parts
 from ..core.partition import IntArray, Share, batches
@@ -77,7 +79,7 @@ class Unit:
 class Trainer:
     """Front, tail and their optimizers of one client in one run.
 
-    Between rounds only the optimizers' state stays here; the weights come from the fed server each round.
+    Nothing here has to last: weights, and after a restart the optimizers' state too, come from the fed server.
     """
 
     def __init__(
@@ -96,9 +98,10 @@ class Trainer:
         rule = OptimizerRule(spec.strategy.client_optimizer.name, spec.strategy.client_optimizer.options)
         self.front_stepper = Stepper(self.front, rule, spec.strategy.front_update)
         self.tail_stepper = Stepper(self.tail, rule, spec.strategy.tail_update)
+        self.steppers = {"front": self.front_stepper, "tail": self.tail_stepper}
         self.newest = 0
         self._holds: int | None = None  # the version that front and tail have, while they are as it was downloaded
-        self._before_round: tuple[int, list[OptimizerState]] | None = None
+        self._optimizers: dict[int, OptimizerState] = {0: pack_steppers(self.steppers)}  # as the round begins with
 
     def train(self, task: Task) -> dict[str, float | int | None]:
         """Train one round and upload the result; the report's metrics."""
@@ -110,11 +113,7 @@ class Trainer:
             total += sum(loss * len(y) for loss, y in zip(losses, unit.y, strict=True))
             samples += sum(len(y) for y in unit.y)
             count += len(unit.y)
-        with computing:
-            self.front_stepper.step()
-            self.tail_stepper.step()
-            weights = self._exchanged()
-        self.fed.upload(Update(run=task.run, round=task.round, client=self.client, samples=samples, weights=weights))
+        self._finish(task, samples)
         after = self._traffic()
         return {
             "train_loss": total / samples,
@@ -149,18 +148,35 @@ class Trainer:
         }
 
     def _begin(self, task: Task) -> None:
-        """Weights of the round, and the optimizers as they were when the round began, also when it is replayed."""
-        steppers = (self.front_stepper, self.tail_stepper)
-        if self._before_round is not None and self._before_round[0] == task.round:
-            for stepper, state in zip(steppers, self._before_round[1], strict=True):
-                stepper.load(state)
-        else:
-            self._before_round = (task.round, copy.deepcopy([stepper.state() for stepper in steppers]))
-        for stepper in steppers:
-            stepper.reset()
+        """Weights and optimizers as the round begins with them, also when it is replayed or this process is new."""
+        if task.round not in self._optimizers:
+            self._optimizers = {task.round: self.fed.optimizer(task.run, task.round - 1, self.client)}
+        with computing:
+            unpack_steppers(self.steppers, self._optimizers[task.round])
         self.newest = max(self.newest, task.body_version)
         self._load(task)
         self._holds = None
+
+    def _finish(self, task: Task, samples: int) -> None:
+        """Step what waits for the round's end, and upload."""
+        with computing:
+            self.front_stepper.step()
+            self.tail_stepper.step()
+            weights = self._exchanged()
+            state = copy.deepcopy(pack_steppers(self.steppers))
+        optimizer, scalars = {name: tensor.cpu() for name, tensor in state[0].items()}, state[1]
+        self.fed.upload(
+            Update(
+                run=task.run,
+                round=task.round,
+                client=self.client,
+                samples=samples,
+                scalars=scalars,
+                weights=weights,
+                optimizer=optimizer,
+            )
+        )
+        self._optimizers = {task.round: self._optimizers[task.round], task.round + 1: state}
 
     def _load(self, task: Task) -> None:
         if self._holds == task.client_version:

@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeVar
 
 import urllib3
 
-from ..errors import ActivationsMissing, MicrosflError, OperationError, Unreachable, from_wire
+from ..core.client_side import OptimizerState
+from ..errors import ActivationsMissing, ClientNotFound, MicrosflError, OperationError, Unreachable, from_wire
 from ..spec import RunSpec
 from ..wire.messages import Backward, Forward, Gradients, Message, Outputs, Predict, Step, Stored, Tensors, Update
 from ..wire.tensors import decode
@@ -163,6 +164,16 @@ class FedServer:
     def weights(self, run: str, version: int | None = None) -> tuple[int, bytes]:
         """(version, weights file) of the client-side model; the newest when `version` is None."""
         return _weights(self.http, self._order, run, version, self.traffic)
+
+    def optimizer(self, run: str, round_: int, client: str) -> OptimizerState:
+        """State of the client's optimizers after a round, as it uploaded it; nothing if it had no part in the round."""
+        try:
+            answer = self.http.request("GET", self._order, f"/v1/runs/{run}/rounds/{round_}/updates/{client}")
+        except ClientNotFound:
+            return {}, {}
+        self.traffic.down += len(answer.data)
+        update = Update.unpack(answer.data)
+        return update.optimizer, update.scalars
 
     def tensors(self, run: str, version: int) -> Tensors:
         """The client-side weights of a version, named front.<…> and tail.<…>."""

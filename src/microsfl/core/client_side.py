@@ -15,7 +15,7 @@ from .randomness import seeded
 from .reduce import OptimizerRule
 from .step import Tensors, check_labels, check_like, is_samplewise, name_outputs
 
-OptimizerState = tuple[Tensors, Scalars]
+OptimizerState = tuple[dict[str, Tensor], Scalars]
 
 
 @dataclass
@@ -177,6 +177,27 @@ def load_exchanged(front: nn.Module, tail: nn.Module, weights: Mapping[str, Tens
                 part.load_state_dict(state)
         except RuntimeError as error:
             raise TensorMismatch(f"The weights do not fit the {prefix.rstrip('.')}: {error}") from None
+
+
+def pack_steppers(steppers: Mapping[str, Stepper]) -> OptimizerState:
+    """(tensors, scalars) of several parts' optimizers, named <part>.<parameter index>.<state name>."""
+    tensors: Tensors = {}
+    scalars: Scalars = {}
+    for part, stepper in steppers.items():
+        own_tensors, own_scalars = stepper.state()
+        tensors |= {f"{part}.{name}": tensor for name, tensor in own_tensors.items()}
+        scalars |= {f"{part}.{name}": scalar for name, scalar in own_scalars.items()}
+    return tensors, scalars
+
+
+def unpack_steppers(steppers: Mapping[str, Stepper], state: OptimizerState) -> None:
+    """Give the parts' optimizers the state that `pack_steppers` took, and forget gradients that no step has used."""
+    for part, stepper in steppers.items():
+        tensors, scalars = (
+            {n.removeprefix(f"{part}."): v for n, v in group.items() if n.startswith(f"{part}.")} for group in state
+        )
+        stepper.load((tensors, scalars))
+        stepper.reset()
 
 
 def differentiable(tensors: Mapping[str, Tensor]) -> list[str]:

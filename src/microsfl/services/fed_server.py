@@ -36,7 +36,8 @@ class FedServer:
         spec = RunSpec.parse(call.get("spec") or {})
         sync = self._open(spec)
         create_run(self.store, spec)
-        return {"version": sync.initialize().version}
+        sync.initialize()
+        return self.status(spec.run.name)
 
     def upload(self, update: Update) -> Stored:
         """Store a client's weights; durable when this returns."""
@@ -48,12 +49,16 @@ class FedServer:
     def aggregate(self, call: Json) -> Json:
         """Average the updates of the clients that are named, and commit."""
         clients = call.get("clients")
-        if not isinstance(clients, list) or not clients or not all(isinstance(client, str) for client in clients):
-            raise InputError("'clients' must be a list of one client id or more.")
+        if not isinstance(clients, list) or not all(isinstance(client, str) for client in clients):
+            raise InputError("'clients' must be a list of client ids; an empty one means all that have an update.")
         sync = self._run(text_field(call, "run"))
         commit = sync.aggregate(number_field(call, "round"), [check_id(client, "client") for client in clients])
         self.counts["commits"] += 1
         return {"version": commit.version, "clients": len(commit.contributions)}
+
+    def update(self, run: str, round_: int, client: str) -> bytes:
+        """What a client uploaded in a round."""
+        return self._run(run).update(round_, client)
 
     def weights(self, run: str, version: int | None) -> tuple[int, bytes]:
         """A version's weights file."""
@@ -61,9 +66,8 @@ class FedServer:
         return self._run(run).weights(version)
 
     def status(self, run: str) -> Json:
-        """The newest version, and the round that takes updates."""
-        head = self._run(run).chain.head()
-        return {"run": run, "version": head.version, "open_round": head.open_round}
+        """The newest version, the round that takes updates, and whether its closing has begun."""
+        return self._run(run).chain.status()
 
     def info(self) -> Json:
         """Figures of this process since it started."""
@@ -90,6 +94,7 @@ def create_replica(settings: FedServerSettings, store: Store) -> Replica:
         calls={"/v1/runs": server.prepare, "/v1/aggregate": server.aggregate},
         weights=server.weights,
         status=server.status,
+        update=server.update,
         info=server.info,
     )
 

@@ -41,7 +41,7 @@ class Replica:
 
     messages: path -> (type of the request, function to its answer). calls: path -> function from JSON to JSON.
     weights: (run, version or None for the newest) -> (version, weights file). status: run -> newest version and open
-    round. info: figures for the coordinator.
+    round. update: (run, round, client) -> what the client uploaded. info: figures for the coordinator.
     """
 
     role: str
@@ -50,6 +50,7 @@ class Replica:
     weights: Callable[[str, int | None], tuple[int, bytes]]
     status: Callable[[str], Json]
     info: Callable[[], Json]
+    update: Callable[[str, int, str], bytes] = lambda *_: b""
     close: Callable[[], None] = lambda: None
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
 
@@ -88,6 +89,11 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
         version, content = await replica.run(replica.weights, run, _version(request.path_params["version"]))
         return Response(content, media_type=BINARY, headers={"x-microsfl-version": str(version)})
 
+    async def update(request: Request) -> Response:
+        run, client = (check_id(request.path_params[name], name) for name in ("run", "client"))
+        round_ = _number(request.path_params["round"], "Round")
+        return Response(await replica.run(replica.update, run, round_, client), media_type=BINARY)
+
     async def status(request: Request) -> Response:
         return JSONResponse(await replica.run(replica.status, check_id(request.path_params["run"], "run")))
 
@@ -104,6 +110,8 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
         Route("/v1/runs/{run}", status),
         Route("/v1/runs/{run}/versions/{version}/weights", weights),
     ]
+    if "/v1/updates" in replica.messages:
+        routes.append(Route("/v1/runs/{run}/rounds/{round}/updates/{client}", update))
     return Starlette(routes=routes, exception_handlers=exception_handlers, lifespan=lifespan)
 
 
@@ -176,8 +184,10 @@ def serve_replica(replica: Replica, settings: ReplicaSettings) -> None:
 
 
 def _version(text: str) -> int | None:
-    if text == "newest":
-        return None
+    return None if text == "newest" else _number(text, "Version")
+
+
+def _number(text: str, what: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 9:
-        raise InputError(f"Version '{text:.40}' is not a number or 'newest'.")
+        raise InputError(f"{what} '{text:.40}' is not a number.")
     return int(text)

@@ -91,7 +91,8 @@ class SplitServer:
         spec = RunSpec.parse(call.get("spec") or {})
         run = self._open(spec)
         create_run(self.store, spec)
-        return {"version": run.sync.initialize().version}
+        run.sync.initialize()
+        return self.status(spec.run.name)
 
     def forward(self, request: Forward) -> Outputs:
         """Activations to outputs; keeps the graph and hands the activations to the store."""
@@ -159,9 +160,8 @@ class SplitServer:
         return commit.version, chain.read(commit.weights)
 
     def status(self, run: str) -> Json:
-        """The newest version, and the round that takes contributions."""
-        head = self._run(run).sync.chain.head()
-        return {"run": run, "version": head.version, "open_round": head.open_round}
+        """The newest version, the round that takes contributions, and whether its closing has begun."""
+        return self._run(run).sync.chain.status()
 
     def info(self) -> Json:
         """Figures of this process since it started."""

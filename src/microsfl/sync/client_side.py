@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..core.reduce import fedavg
 from ..core.step import Tensors, check_like
-from ..errors import ClientNotFound, RoundClosed, TensorMismatch
+from ..errors import ClientNotFound, TensorMismatch
 from ..store.verbs import Store
 from ..wire.messages import Update
 from ..wire.tensors import encode
@@ -52,8 +52,22 @@ class ClientSync:
         self.store.create(keys.update(self.run, update.round, update.client), update.pack())
         check_open(self.store, self.run, update.round)
 
+    def update(self, round_: int, client: str) -> bytes:
+        """The update that a client uploaded in a round.
+
+        Raises:
+            ClientNotFound: when there is none.
+        """
+        try:
+            return self.store.get(keys.update(self.run, round_, client))
+        except FileNotFoundError:
+            raise ClientNotFound(f"Client '{client}' has no update in round {round_} of run '{self.run}'.") from None
+
     def aggregate(self, round_: int, clients: list[str]) -> Commit:
         """Commit the average of these clients' updates, weighted by samples. Doing so again gives the same commit.
+
+        With no client named, the round is sealed and every update that it has counts: so a coordinator goes on that no
+        longer knows who took part.
 
         Raises:
             ClientNotFound: when a client has no update in the round.
@@ -63,16 +77,19 @@ class ClientSync:
             closing = self.chain.closing(round_)
             if closing is not None:
                 return closing
-            updates = {client: self._read(round_, client) for client in sorted(clients)}
+            for client in clients:
+                self._read(round_, client)
+            if not clients and not self._uploaded(round_):
+                raise ClientNotFound(f"Round {round_} of run '{self.run}' has no update from any client.")
             seal(self.store, self.run, round_)
-            self._commit(round_, updates)
+            wanted = sorted(clients) or self._uploaded(round_)
+            self._commit(round_, {client: self._read(round_, client) for client in wanted})
 
     def _commit(self, round_: int, updates: dict[str, Update]) -> None:
         head = self.chain.head()
         if head.open_round != round_:
             return
         mean = fedavg({client: (update.weights, update.samples) for client, update in updates.items()})
-        names = (key.rsplit("/", 1)[1].removesuffix(".safetensors") for key in self._stored(round_))
         self.chain.create(
             Commit(
                 version=head.version + 1,
@@ -86,22 +103,23 @@ class ClientSync:
                 ),
                 left_out=tuple(
                     LeftOut(client=client, unit=0, reason="not asked for in this round")
-                    for client in names
+                    for client in self._uploaded(round_)
                     if client not in updates
                 ),
             )
         )
 
-    def _stored(self, round_: int) -> list[str]:
-        return list(self.store.list(keys.updates(self.run, round_)))
+    def _uploaded(self, round_: int) -> list[str]:
+        """Clients that have an update in the round, sorted."""
+        paths = self.store.list(keys.updates(self.run, round_))
+        return sorted(path.rsplit("/", 1)[1].removesuffix(".safetensors") for path in paths)
 
     def _read(self, round_: int, client: str) -> Update:
         try:
-            return Update.unpack(self.store.get(keys.update(self.run, round_, client)))
-        except FileNotFoundError:
-            if self.chain.closing(round_) is not None:
-                raise RoundClosed(f"Round {round_} of run '{self.run}' is closed.") from None
-            raise ClientNotFound(f"Client '{client}' has no update in round {round_} of run '{self.run}'.") from None
+            return Update.unpack(self.update(round_, client))
+        except ClientNotFound:
+            self.chain.check_round(round_)  # it may have been committed, and cleaned up, in the meantime
+            raise
 
     def _check(self, weights: Tensors) -> None:
         if weights.keys() != self.initial.keys():

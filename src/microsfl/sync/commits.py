@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..errors import RoundClosed, RoundNotFound, StoreCorrupt, VersionNotFound
 from ..store.verbs import Create, Exists, Get, Put
 from . import keys
+from .seals import is_sealed
 
 Natural = Annotated[int, Field(ge=0)]
 
@@ -130,6 +131,12 @@ class Chain:
     def known(self) -> Commit:
         """The newest commit that was seen so far, without asking the store when one was seen."""
         return self._head or self.head()
+
+    def status(self) -> dict[str, Any]:
+        """{"run", "version", "open_round", "sealed"}: where the run stands in this area."""
+        head = self.head()
+        sealed = is_sealed(self.store, self.run, head.open_round)
+        return {"run": self.run, "version": head.version, "open_round": head.open_round, "sealed": sealed}
 
     def create(self, commit: Commit) -> bool:
         """Make `commit` current; False when another commit took its number first."""

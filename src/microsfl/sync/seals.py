@@ -23,7 +23,12 @@ def seal(store: SealStore, run: str, round_: int) -> None:
     store.create(keys.seal(run, round_), b"{}")
 
 
+def is_sealed(store: SealStore, run: str, round_: int) -> bool:
+    """True once someone began to close the round: that has to be brought to its end then."""
+    return store.exists(keys.seal(run, round_))
+
+
 def check_open(store: SealStore, run: str, round_: int) -> None:
     """Raises RoundClosed when the round was sealed. To be called after the write that is to be acknowledged."""
-    if store.exists(keys.seal(run, round_)):
+    if is_sealed(store, run, round_):
         raise RoundClosed(f"Round {round_} of run '{run}' is closed.")

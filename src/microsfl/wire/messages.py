@@ -43,7 +43,7 @@ class Message(BaseModel):
         tensors: Tensors = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if isinstance(value, dict):
+            if _holds_tensors(type(self).model_fields[name]):
                 tensors |= {f"{name}.{key}": tensor for key, tensor in value.items()}
             else:
                 fields[name] = list(value) if isinstance(value, tuple) else value
@@ -161,13 +161,19 @@ class Predict(Message):
 
 
 class Update(Message):
-    """Client -> fed server: client-side weights after a round, named front.<…> and tail.<…>."""
+    """Client -> fed server: client-side weights after a round, named front.<…> and tail.<…>.
+
+    optimizer, scalars: state of the client's optimizers, named likewise. It is not averaged: it is kept so that a client
+    that comes back without its memory can go on as if nothing had been.
+    """
 
     run: Annotated[str, _id("run")]
     round: Natural
     client: Annotated[str, _id("client")]
     samples: Annotated[int, Field(ge=1)]
+    scalars: dict[str, float | int | bool | None] = Field(default_factory=dict)
     weights: Tensors
+    optimizer: Tensors = Field(default_factory=dict)
 
 
 class Stored(Message):
