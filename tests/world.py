@@ -67,7 +67,7 @@ class Direct:
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def request(
-        self, method: str, servers: Callable[[], Sequence[str]], path: str, body: bytes | None = None, _kind: str = ""
+        self, method: str, servers: Callable[[], Sequence[str]], path: str, body: bytes | None = None, *_: Any
     ) -> Any:
         order = [self.replicas[int(address)] for address in servers()]
         self.requests.append((method, path))

@@ -145,3 +145,27 @@ def test_favourites_spread_the_clients_evenly() -> None:
     urls = ("http://a", "http://b", "http://c")
     firsts = [split(*urls, favourite=number)._order()[0] for number in range(6)]
     assert firsts == [*urls, *urls]
+
+
+def test_a_server_that_hangs_is_passed_over_within_its_patience(scripted: Callable[[Script], Scripted]) -> None:
+    """It accepts and never answers, as after SIGSTOP; it is let go when the other one has answered."""
+    released = threading.Event()
+
+    def hang(_path: str, _body: bytes) -> tuple[int, bytes]:
+        released.wait(20)
+        return 200, GOOD
+
+    hanging, alive = scripted(hang), scripted(good)
+    servers = SplitServers(Http(10.0, patience_s=0.1), 0, lambda: [hanging.url, alive.url])
+    servers._order = lambda: [hanging.url, alive.url]  # type: ignore[method-assign]
+    assert servers.backward(REQUEST, {}).newest == 2
+    assert (len(hanging.bodies), len(alive.bodies)) == (1, 1)
+    released.set()
+
+
+def test_a_slow_server_is_waited_for_in_the_end(scripted: Callable[[Script], Scripted]) -> None:
+    """The only one there is, and slower than the patience: each turn waits twice as long, and a replay is harmless."""
+    waits = iter([0.4, 0.4, 0.0])
+    slow = scripted(lambda *_: (threading.Event().wait(next(waits)), (200, GOOD))[1])
+    assert SplitServers(Http(10.0, patience_s=0.1), 0, lambda: [slow.url]).backward(REQUEST, {}).newest == 2
+    assert len(slow.bodies) >= 2

@@ -30,6 +30,7 @@ ROLE = "client"
 POLL_S = 20.0
 # Clients of one process that work at a time: one computes while the others wait for answers.
 WORKERS = 4
+HEARTBEAT_S = 3.0
 # Before a client asks again after a task that the servers no longer wanted: the coordinator may offer the same one.
 ABANDONED_PAUSE_S = 1.0
 # Runs of which data, model and optimizers are kept; of older ones they are made anew.
@@ -112,6 +113,7 @@ class Agent:
         """
         self.register()
         announce(ROLE, f"for {', '.join(self.settings.ids)}")
+        threading.Thread(target=self._keep_saying, name="heartbeat", daemon=True).start()
         for number in range(min(WORKERS, len(self.settings.ids))):
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True).start()
         while True:
@@ -121,6 +123,15 @@ class Agent:
     def register(self) -> None:
         for client in self.settings.ids:
             self.coordinator.register(client, {"version": __version__, "device": str(self.device)})
+
+    def _keep_saying(self) -> None:
+        """Who trains for minutes does not poll; the coordinator is to know all the same that it is there."""
+        while True:
+            time.sleep(HEARTBEAT_S)
+            try:
+                self.register()
+            except MicrosflError as error:
+                event("coordinator not reached", logging.WARNING, message=str(error))
 
     def _take(self, task: Task) -> None:
         """Queue a task, unless its client has one already, of another run: it is offered again."""

@@ -19,10 +19,11 @@ from ..wire.messages import Backward, Forward, Gradients, Message, Outputs, Pred
 from ..wire.tensors import decode
 
 CONNECT_S = 3.0
-READ_S = 60.0
+LONGEST_ANSWER_S = 300.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 AVOID_S = 5.0
+BINARY = "application/octet-stream"
 
 Json = dict[str, Any]
 Answer = TypeVar("Answer", bound=Message)
@@ -42,21 +43,30 @@ class Http:
 
     retry_s: how long a request is tried again, on the next server in turn, while servers do not answer or fail. A
     server that failed is asked last for `AVOID_S` seconds, so that a dead one does not cost every request a time-out.
+    patience_s: how long an answer is waited for before the next server is asked, as a server may hang without dying.
+    It is at least four times the slowest answer so far, and doubles with each turn: asking twice changes nothing, and
+    whoever computes for long is waited for in the end.
     """
 
     retry_s: float = 60.0
-    pool: urllib3.PoolManager = field(
-        default_factory=lambda: urllib3.PoolManager(
-            maxsize=16, retries=False, timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S)
-        )
-    )
-
+    patience_s: float = 5.0
+    pool: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(maxsize=16, retries=False))
     _failed_at: dict[str, float] = field(default_factory=dict)
+    _slowest_s: float = 0.0
 
     def request(
-        self, method: str, servers: Callable[[], Sequence[str]], path: str, body: bytes | None = None, kind: str = ""
+        self,
+        method: str,
+        servers: Callable[[], Sequence[str]],
+        path: str,
+        body: bytes | None = None,
+        kind: str = "",
+        wait_s: float = 0.0,
     ) -> urllib3.BaseHTTPResponse:
         """The first good answer among `servers()` in order, asked anew before each turn.
+
+        Args:
+            kind: the body's media type. wait_s: how long the server may wait before it answers (a long poll).
 
         Raises:
             InputError: whatever the server refuses the request with; trying again would not help.
@@ -64,29 +74,34 @@ class Http:
         """
         deadline = time.monotonic() + self.retry_s
         pause, problem = FIRST_PAUSE_S, "no server is known"
+        patience_s = max(self.patience_s, 4 * self._slowest_s)
         while True:
             for server in sorted(servers(), key=self._failed_lately):
-                answer, problem = self._once(method, server + path, body, kind)
+                answer, problem = self._once(method, server + path, body, kind, wait_s + patience_s)
                 if answer is not None:
                     return answer
                 self._failed_at[server] = time.monotonic()
             if time.monotonic() + pause > deadline:
                 raise Unreachable(f"{method} {path} had no answer in {self.retry_s:g} s; last: {problem}.")
             time.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            pause, patience_s = min(2 * pause, LONGEST_PAUSE_S), min(2 * patience_s, LONGEST_ANSWER_S)
 
     def _failed_lately(self, server: str) -> bool:
         return time.monotonic() - self._failed_at.get(server, -AVOID_S) < AVOID_S
 
     def _once(
-        self, method: str, url: str, body: bytes | None, kind: str
+        self, method: str, url: str, body: bytes | None, kind: str, read_s: float
     ) -> tuple[urllib3.BaseHTTPResponse | None, str]:
         headers = {"content-type": kind} if body is not None else {}
+        timeout = urllib3.Timeout(connect=CONNECT_S, read=read_s)
+        asked_at = time.monotonic()
         try:
-            answer = self.pool.request(method, url, body=body, headers=headers)
+            answer = self.pool.request(method, url, body=body, headers=headers, timeout=timeout)
         except urllib3.exceptions.HTTPError as error:
             return None, f"{url}: {type(error).__name__}"
         if answer.status < 300:
+            if kind == BINARY:  # of a long poll it would say nothing
+                self._slowest_s = max(self._slowest_s, time.monotonic() - asked_at)
             return answer, ""
         refusal = from_wire(answer.status, _json(answer.data))
         if isinstance(refusal, OperationError) or answer.status >= 500:
@@ -199,7 +214,7 @@ class Coordinator:
 
     def poll(self, clients: Sequence[str], wait_s: float) -> list[Json]:
         """Open tasks of these clients; waits for one up to `wait_s` seconds."""
-        answer = self._ask("POST", "/api/tasks/poll", {"clients": list(clients), "wait_s": wait_s})
+        answer = self._ask("POST", "/api/tasks/poll", {"clients": list(clients), "wait_s": wait_s}, wait_s)
         self.learn(answer)
         return list(answer["tasks"])
 
@@ -226,16 +241,16 @@ class Coordinator:
             self.split_servers = list(servers["split_servers"])
             self.fed_server = servers["fed_server"]
 
-    def _ask(self, method: str, path: str, values: Json | None = None) -> Json:
+    def _ask(self, method: str, path: str, values: Json | None = None, wait_s: float = 0.0) -> Json:
         body = None if values is None else json.dumps(values, allow_nan=False).encode()
-        return _object(self.http.request(method, lambda: [self.url], path, body, "application/json"))
+        return _object(self.http.request(method, lambda: [self.url], path, body, "application/json", wait_s))
 
 
 def _message(
     http: Http, servers: Callable[[], Sequence[str]], path: str, request: Message, kind: type[Answer], traffic: Traffic
 ) -> Answer:
     body = request.pack()
-    answer = http.request("POST", servers, path, body, "application/octet-stream")
+    answer = http.request("POST", servers, path, body, BINARY)
     traffic.up += len(body)
     traffic.down += len(answer.data)
     return kind.unpack(answer.data)

@@ -40,7 +40,7 @@ class Control(Coordinator):
 
     def watch(self, after: int, wait_s: float) -> Json:
         """The run as soon as its revision is above `after`, or after `wait_s` seconds."""
-        return self._ask("GET", f"/api/runs/{self.name}?after={after}&wait_s={wait_s:g}")
+        return self._ask("GET", f"/api/runs/{self.name}?after={after}&wait_s={wait_s:g}", wait_s=wait_s)
 
     def metrics(self) -> list[Json]:
         """A row for each round and client."""
