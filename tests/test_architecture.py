@@ -44,10 +44,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
 SHARED = {"", "http", "replica"}
 PROCESSES: dict[str, set[str]] = {
-    "coordinator": {"coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane"},
+    "coordinator": {
+        "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
+        "adoption",
+    },
     "split-server": {"split_server"},
     "fed-server": {"fed_server"},
-}
+}  # fmt: skip
 
 # All that the core needs from outside; I/O, clocks, the environment and other people's randomness are not among it.
 CORE_IMPORTS = {

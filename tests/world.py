@@ -199,7 +199,7 @@ def train_plainly(spec: RunSpec, client: str, data: LocalData) -> dict[str, torc
             len(data.share.train),
             batch_size=spec.data.batch_size,
             epochs=strategy.local_epochs,
-            seed=seed_of("order", seed, spec.run.name, client, round_),
+            seed=seed_of("order", seed, client, round_),
         )
         for number, indices in enumerate(order):
             x, y = take(data.train, data.share.train[indices])

@@ -25,7 +25,17 @@ ASSIGNMENTS = click.option(
     metavar="KEY=VALUE",
     help="Override one setting, as in --set run.rounds=10. May be repeated.",
 )
+OUTPUT = click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Run folder, new or empty; default: runs/NAME-DATE-TIME.",
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of the table.")
 CONFIG = click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+TARGETS = click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+ONE_RUN = click.option("--run", "run", metavar="NAME", help="Only this run; default: every run in the stores.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -40,13 +50,8 @@ def cli() -> None:
 @cli.command()
 @CONFIG
 @ASSIGNMENTS
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Run folder, new or empty; default: runs/NAME-DATE-TIME.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of the table.")
+@OUTPUT
+@AS_JSON
 def run(config: Path | None, assignments: tuple[str, ...], output: Path | None, as_json: bool) -> None:
     """Train on this machine and write a run folder.
 
@@ -55,14 +60,32 @@ def run(config: Path | None, assignments: tuple[str, ...], output: Path | None, 
     Settings come from CONFIG (TOML) and --set; `microsfl config --show` lists them.
     """
     from .launch.spec_file import read_spec
-    from .launch.table import print_results
     from .launch.training import train
 
-    summary, rows, folder = train(read_spec(config, assignments), output)
-    if as_json:
-        click.echo(json.dumps(summary, indent=2, allow_nan=False))
-    else:
-        print_results(summary, rows, folder)
+    _print(*train(read_spec(config, assignments), output), as_json)
+
+
+@cli.command()
+@click.argument("target", metavar="RUN_FOLDER_OR_STORE_URL")
+@click.option("--client-store", metavar="URL", help="Client area, when TARGET is the URL of the body area alone.")
+@click.option("--run", "name", metavar="NAME", help="Which run, when the store holds several.")
+@click.option("--path", metavar="DIR", help="Where the data set's files are, if not where they were.")
+@OUTPUT
+@AS_JSON
+def resume(
+    target: str, client_store: str | None, name: str | None, path: str | None, output: Path | None, as_json: bool
+) -> None:
+    """Go on with a run after everything died or was stopped.
+
+    From a run folder, or on another machine from its store alone. No finished round is done again.
+    """
+    from .launch.resuming import find
+    from .launch.training import train
+
+    begun = find(target, client_store, name, path)
+    if begun.folder is not None and output is not None:
+        raise click.UsageError("a run folder is resumed in place; --output goes with the URL of a store.")
+    _print(*train(begun.spec, begun.folder or output, resume=True), as_json)
 
 
 @cli.command()
@@ -89,6 +112,36 @@ def config(config: Path | None, assignments: tuple[str, ...], show: bool, as_jso
         resolved = resolve(read_spec(config, assignments))
         shown = json.dumps(resolved.model_dump(mode="json"), indent=2) if as_json else to_toml(resolved)
     click.echo(shown.rstrip("\n"))
+
+
+@cli.command()
+@TARGETS
+@ONE_RUN
+@click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
+def verify(targets: tuple[str, ...], run: str | None, as_json: bool) -> int:
+    """Check every file of a run: hashes, commits, contributions.
+
+    TARGET is a run folder or the URL of a store. Each finding says what was expected, what was found and what to do.
+    Exits with 1 when a file is damaged or missing; what is harmless is a note. Changes nothing.
+    """
+    from .launch.maintenance import verify_stores
+
+    return verify_stores(targets, run, as_json=as_json)
+
+
+@cli.command()
+@TARGETS
+@ONE_RUN
+@click.option("--keep", type=int, default=2, show_default=True, help="Keep what the newest N rounds work with.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def gc(targets: tuple[str, ...], run: str | None, keep: int, dry_run: bool) -> None:
+    """Remove files that no resume and no retry needs any more.
+
+    TARGET is a run folder or the URL of a store. The run may be going on meanwhile.
+    """
+    from .launch.maintenance import collect_garbage
+
+    collect_garbage(targets, run, keep, dry_run=dry_run)
 
 
 @role_command(cli, "coordinator", CoordinatorSettings)
@@ -130,6 +183,15 @@ def client(settings: ClientSettings) -> None:
     from .client.agent import main
 
     main(settings)
+
+
+def _print(summary: dict[str, Any], rows: list[dict[str, Any]], folder: Path, as_json: bool) -> None:
+    from .launch.table import print_results
+
+    if as_json:
+        click.echo(json.dumps(summary, indent=2, allow_nan=False))
+    else:
+        print_results(summary, rows, folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -6,7 +6,7 @@
     │   ├── UnknownLayer  InvalidCut  ModelNotAllowed  ImpossiblePartition  DatasetNotFound
     │   ├── MalformedMessage  MessageTooLarge  TensorMismatch  NotFinite
     │   ├── RunNotFound  VersionNotFound  RoundNotFound  ClientNotFound
-    │   ├── RunExists  RunNotActive  RoundClosed  ActivationsMissing
+    │   ├── RunExists  RunNotActive  RoundClosed  ActivationsMissing  UnsupportedFormat
     │   └── PortInUse  StoreNotWritable
     └── OperationError                the surroundings failed; the command line exits with 1
         └── StoreUnavailable  StoreCorrupt  Unreachable  RunFailed
@@ -162,6 +162,12 @@ class ActivationsMissing(InputError):
     code = "activations_missing"
     status = 409
     summary = "Neither this replica nor the store has the unit's activations; send them again."
+
+
+class UnsupportedFormat(InputError):
+    code = "unsupported_format"
+    status = 409
+    summary = "The run was stored by a version of microsfl whose format this version does not read."
 
 
 class PortInUse(InputError):

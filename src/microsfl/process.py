@@ -45,6 +45,7 @@ def start_logging(role: str, level: str) -> None:
     handler.setFormatter(JsonLines(role))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # retries and fail-overs are ours to report
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it repeats in prose that a server starts and stops
 
 

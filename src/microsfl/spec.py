@@ -83,6 +83,24 @@ class RunTable(Table):
         description="true: the coordinator hands out the rounds to registered clients. "
         "false: your own training loops drive the run through RemoteBody.",
     )
+    deadline_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0,
+        description="Seconds for a round's training, and for its evaluation, until late clients are left out; 0: none.",
+    )
+    quorum: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Share of the clients that must have trained before late or lost ones are left out."
+    )
+    give_up_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        600,
+        description="Seconds that a run waits for clients without progress before it fails, with everything kept. "
+        "Where there is no deadline_s, a sign of life of a client is progress.",
+    )
+
+    @model_validator(mode="after")
+    def _quorum_needs_a_deadline(self) -> Self:
+        if self.quorum < 1 and not self.deadline_s:
+            raise ValueError(f"quorum = {self.quorum:g} leaves nobody out without a deadline; set run.deadline_s too.")
+        return self
 
 
 class DataTable(Table):
@@ -204,6 +222,9 @@ class ServersTable(Table):
         "auto",
         description="Clients hosted by one process of `microsfl run`; auto: as many processes as cores.",
     )
+    restarts: Annotated[StrictInt, Field(ge=0)] = Field(
+        5, description="How often `microsfl run` starts a process again that ended without being told to."
+    )
     spread: Literal["sticky", "random"] = Field(
         "sticky",
         description="Which replica a client asks: mostly the same one, or any, at random, each time.",
@@ -316,8 +337,12 @@ class RunSpec(Table):
 
     @property
     def decisive(self) -> RunSpec:
-        """What decides the result: the specification without where and on how many processes it is computed."""
-        return RunSpec(run=self.run, data=self.data, model=self.model, strategy=self.strategy)
+        """What decides the result of an undisturbed run: not where and on how many processes it is computed, and not
+        how long it waits for whom."""
+        patience = RunTable().model_dump(include={"deadline_s", "quorum", "give_up_s"})
+        run = self.run.model_copy(update=patience)
+        data = self.data.model_copy(update={"path": None})
+        return RunSpec(run=run, data=data, model=self.model, strategy=self.strategy)
 
     def to_json(self) -> str:
         """Canonical JSON: equal specifications give equal text."""

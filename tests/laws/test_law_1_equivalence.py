@@ -118,7 +118,7 @@ def _one_big_step(spec, data, reduce: str) -> dict[str, torch.Tensor]:  # type: 
             len(local.share.train),
             batch_size=spec.data.batch_size,
             epochs=1,
-            seed=seed_of("order", spec.run.seed, spec.run.name, client, 0),
+            seed=seed_of("order", spec.run.seed, client, 0),
         )
         for indices in order:
             x, y = take(local.train, local.share.train[indices])
@@ -152,7 +152,7 @@ def test_law_1_breaks_when_the_seed_of_the_body_changes() -> None:
     world = World(spec)
     world.join("one", toy_data())
     world.run()
-    other = spec.model_copy(update={"run": spec.run.model_copy(update={"name": "toy2"})})
+    other = spec.model_copy(update={"run": spec.run.model_copy(update={"seed": 1})})
     data = dataclasses.replace(toy_data())
     plain = train_plainly(other, "one", data)
     assert any(not torch.equal(tensor, plain[name]) for name, tensor in world.weights().items())

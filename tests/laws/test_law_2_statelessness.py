@@ -75,6 +75,17 @@ def test_law_2_a_replica_that_just_started_answers_like_the_others() -> None:
     assert commits(world) == expected
 
 
+def test_law_2_the_run_s_name_decides_nothing() -> None:
+    spec = spec_of(data={"clients": CLIENTS}, model={"name": f"{MODELS}dropout"})
+    renamed = World(spec.model_copy(update={"run": spec.run.model_copy(update={"name": "other"})}))
+    original = World(spec)
+    for world in (original, renamed):
+        for number in range(CLIENTS):
+            world.join(f"c{number}", toy_data(samples=17 + number, seed=number))
+        world.run()
+    assert (original.body_hash(), original.client_hash()) == (renamed.body_hash(), renamed.client_hash())
+
+
 def test_law_2_the_hash_depends_on_the_seed() -> None:
     """The test of the test: what should differ does."""
     spec = spec_of(data={"clients": CLIENTS})

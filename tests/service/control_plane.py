@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -207,8 +208,14 @@ def coordinator_process(records_url: str) -> Iterator[tuple[subprocess.Popen[str
 
 
 @contextlib.contextmanager
-def coordinator(records: Records, budget_s: float = 20) -> Iterator[Api]:
-    app = create_app(records, data_plane=DataPlane(budget_s=budget_s))
+def coordinator(
+    records: Records,
+    budget_s: float = 20,
+    patience_s: float = 0,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[Api]:
+    """A coordinator over real HTTP. Its patience with the database is 0 unless that is what a test is about."""
+    app = create_app(records, clock, DataPlane(budget_s=budget_s), patience_s)
     with served(app, app.state.director.stop) as url:
         yield Api(url)
 

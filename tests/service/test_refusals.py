@@ -52,6 +52,24 @@ def test_a_specification_must_be_resolved(settled: Api) -> None:
     assert "strategy.unit" not in message
 
 
+@pytest.mark.parametrize(
+    ("run", "named"),
+    [
+        ({"quorum": 0.5}, "run.deadline_s"),
+        ({"quorum": 0, "deadline_s": 5}, "run.quorum"),
+        ({"quorum": 1.5, "deadline_s": 5}, "run.quorum"),
+        ({"deadline_s": -1}, "run.deadline_s"),
+        ({"give_up_s": 0}, "run.give_up_s"),
+    ],
+)
+def test_patience_that_makes_no_sense_is_refused(settled: Api, run: dict[str, float], named: str) -> None:
+    values = spec()
+    values["run"] |= run
+    status, code, message = settled.refused("POST", "/runs", values)
+    assert (status, code) == (422, "invalid_setting")
+    assert named in message
+
+
 def test_an_unknown_setting_is_answered_with_the_nearest_one(settled: Api) -> None:
     status, code, message = settled.refused("POST", "/runs", {"strategy": {"local_epoch": 2}})
     assert (status, code) == (422, "unknown_setting")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 
@@ -9,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microsfl.errors import RoundClosed, RoundNotFound, RunExists, RunNotFound, StoreCorrupt, VersionNotFound
+from microsfl.errors import (
+    RoundClosed,
+    RoundNotFound,
+    RunExists,
+    RunNotFound,
+    StoreCorrupt,
+    UnsupportedFormat,
+    VersionNotFound,
+)
 from microsfl.spec import RunSpec
 from microsfl.store.objects import ObjectStore, open_store
 from microsfl.sync import keys
@@ -138,6 +147,14 @@ def test_a_commit_under_another_version_s_name_is_refused() -> None:
         Chain(store, RUN, keys.BODY).head()
 
 
+def test_a_commit_of_another_run_is_refused() -> None:
+    store = open_store("memory://")
+    chain_of(store, [])
+    store.put(keys.commit("other", keys.BODY, 0), store.get(keys.commit(RUN, keys.BODY, 0)))
+    with pytest.raises(StoreCorrupt, match="names the file 'runs/toy/body/0/weights"):
+        Chain(store, "other", keys.BODY).head()
+
+
 def test_a_file_with_other_content_than_its_commit_says_is_refused_with_both_hashes() -> None:
     store = open_store("memory://")
     chain = chain_of(store, [])
@@ -174,9 +191,19 @@ def test_a_specification_is_kept_once() -> None:
     assert load_run(store, "a") == spec
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"run": {"name": 1}}', b'{"newer": {}}', b"\xff"], ids=repr)
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 1, "spec": {"run": {"name": 1}}}', b"\xff"], ids=repr
+)
 def test_a_damaged_specification_is_refused_with_its_name(content: bytes) -> None:
     store = open_store("memory://")
     store.put(keys.spec("a"), content)
     with pytest.raises(StoreCorrupt, match=r"runs/a/run\.json"):
+        load_run(store, "a")
+
+
+@pytest.mark.parametrize("number", [0, 2, "x"])
+def test_a_specification_of_another_format_is_refused_in_a_clear_sentence(number: object) -> None:
+    store = open_store("memory://")
+    store.put(keys.spec("a"), json.dumps({"format": number, "spec": {}}).encode())
+    with pytest.raises(UnsupportedFormat, match=f"stored in format {number!r} .* reads format 1"):
         load_run(store, "a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -12,30 +13,31 @@ from hypothesis import strategies as st
 from microsfl.core.rounds import (
     Aggregate,
     Aggregated,
+    ClientBack,
+    ClientLost,
     ClientsAvailable,
     Command,
+    DeadlinePassed,
     Evaluate,
     Evaluated,
     Event,
     Failed,
-    Phase,
     Reduce,
     Reduced,
-    RunState,
     Started,
-    Status,
     StopRequested,
     TaskFailed,
     Train,
     Trained,
-    from_json,
+    left_out,
+    missing,
     pending,
     step,
-    summarize,
     task_of,
-    to_json,
-    weighted_mean,
 )
+from microsfl.core.run_state import Head, Phase, RunState, Status, adopt, from_json, quorum_of, to_json
+from microsfl.core.summary import summarize, weighted_mean
+from microsfl.errors import StoreCorrupt
 
 
 def clean_events(clients: tuple[str, ...], rounds: int) -> list[Event]:
@@ -47,7 +49,7 @@ def clean_events(clients: tuple[str, ...], rounds: int) -> list[Event]:
     return events
 
 
-def play(state: RunState, events: list[Event]) -> RunState:
+def play(state: RunState, events: Sequence[Event]) -> RunState:
     for event in events:
         state, _ = step(state, event)
     return state
@@ -140,6 +142,10 @@ def test_the_next_round_begins_with_nothing_done() -> None:
         Aggregated(0, 1),
         Started(),
         ClientsAvailable(("x", "y")),
+        DeadlinePassed(0, Phase.EVALUATING),
+        DeadlinePassed(1, Phase.TRAINING),
+        ClientLost("stranger"),
+        ClientBack("c0"),
         TaskFailed(Train("c0", 1), "late"),
         TaskFailed(Evaluate("c0", 0), "wrong kind"),
         TaskFailed(Train("stranger", 0), "not in the run"),
@@ -213,3 +219,167 @@ def test_a_mean_of_nothing_is_none() -> None:
     assert {name for name, value in values.items() if value is not None} == {"samples", "seconds"}
     assert weighted_mean([]) is None
     assert weighted_mean([(1.0, 0), (None, 3)]) is None
+
+
+# Rounds that go on without somebody
+
+
+def with_quorum(quorum: int, clients: int = 3, rounds: int = 2) -> RunState:
+    return play(RunState(rounds, clients, quorum), [Started(), ClientsAvailable(names(clients))])
+
+
+def answer(command: Command) -> Event:
+    match command:
+        case Train(client, round_):
+            return Trained(client, round_)
+        case Evaluate(client, round_):
+            return Evaluated(client, round_)
+        case Reduce(round_):
+            return Reduced(round_, round_ + 1)
+        case Aggregate(round_):
+            return Aggregated(round_, round_ + 1)
+
+
+def drive(state: RunState, present: set[str]) -> RunState:
+    """To the end, with the work of those who are present and with deadlines for the others."""
+    steps = 0
+    while not state.ended:
+        work = [one for one in pending(state) if getattr(one, "client", None) in {None, *present}]
+        assert state.phase is not None
+        event = answer(work[0]) if work else DeadlinePassed(state.round, state.phase)
+        state, _ = step(state, event)
+        steps += 1
+        assert steps < 1000, state
+    return state
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> tuple[RunState, list[Event], set[str]]:
+    """A run, anything that may happen to it, and at least a quorum of clients that stay."""
+    clients, rounds = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    quorum = draw(st.integers(1, clients))
+    client, round_ = st.sampled_from(names(clients)), st.integers(0, rounds - 1)
+    event = st.one_of(
+        st.builds(Trained, client, round_),
+        st.builds(Evaluated, client, round_),
+        st.builds(Reduced, round_, st.integers(1, 9)),
+        st.builds(Aggregated, round_, st.integers(1, 9)),
+        st.builds(DeadlinePassed, round_, st.sampled_from(Phase)),
+        st.builds(ClientLost, client),
+        st.builds(ClientBack, client),
+    )
+    present = draw(st.sets(client, min_size=quorum))
+    return with_quorum(quorum, clients, rounds), draw(st.lists(event, max_size=60)), present
+
+
+@given(stories())
+def test_no_round_is_synced_before_its_quorum_and_nobody_is_counted_twice(
+    story: tuple[RunState, list[Event], set[str]],
+) -> None:
+    state, events, _ = story
+    synced: list[int] = []
+    for event in events:
+        before = state
+        state, commands = step(state, event)
+        for command in commands:
+            if isinstance(command, Aggregate):
+                assert len(command.clients) == len(set(command.clients)) >= before.quorum
+                assert set(command.clients) == state.trained <= set(state.clients)
+                assert set(left_out(before, state)) == set(state.clients) - state.trained
+                synced.append(command.round)
+        assert state.evaluated <= state.trained or not state.trained
+        assert (state.round, len(state.trained)) >= (before.round, 0)
+        assert not state.evaluated & set(missing(state))
+        assert from_json(to_json(state)) == state
+    assert synced == sorted(set(synced))
+
+
+@given(stories())
+def test_whatever_happened_a_run_with_its_quorum_comes_to_its_end(
+    story: tuple[RunState, list[Event], set[str]],
+) -> None:
+    state, events, present = story
+    assert drive(play(state, events), present).status is Status.FINISHED
+
+
+def test_the_deadline_leaves_out_who_is_late_when_the_quorum_is_there() -> None:
+    before = play(with_quorum(2), [Trained("c0", 0), Trained("c2", 0)])
+    state, commands = step(before, DeadlinePassed(0, Phase.TRAINING))
+    assert (state.phase, commands) == (Phase.SYNCING, (Reduce(0), Aggregate(0, ("c0", "c2"))))
+    assert (left_out(before, state), state.overdue) == (("c1",), False)
+    state = play(state, [Trained("c1", 0), Reduced(0, 1), Aggregated(0, 1)])
+    assert pending(state) == (Evaluate("c0", 0), Evaluate("c2", 0))
+
+
+def test_below_the_quorum_the_deadline_waits_for_it() -> None:
+    state = play(with_quorum(2), [Trained("c0", 0), DeadlinePassed(0, Phase.TRAINING)])
+    assert (state.phase, state.overdue) == (Phase.TRAINING, True)
+    after, _ = step(state, Trained("c2", 0))
+    assert (after.phase, after.away) == (Phase.SYNCING, frozenset({"c1"}))
+    assert step(state, DeadlinePassed(0, Phase.TRAINING)) == (state, ())
+
+
+def test_who_was_left_out_is_not_waited_for_until_it_is_back() -> None:
+    trained: list[Event] = [Trained("c0", 0), Trained("c2", 0), DeadlinePassed(0, Phase.TRAINING)]
+    first = [*trained, Reduced(0, 1), Aggregated(0, 1)]
+    state = play(with_quorum(2), [*first, Evaluated("c0", 0), Evaluated("c2", 0)])
+    assert (state.round, state.phase, state.away) == (1, Phase.TRAINING, frozenset({"c1"}))
+    assert task_of(state, "c1") == Train("c1", 1)
+    others = [Trained("c0", 1), Trained("c2", 1)]
+    assert play(state, others).phase is Phase.SYNCING
+    assert play(state, [ClientBack("c1"), *others]).phase is Phase.TRAINING
+    everybody = play(state, [Trained("c0", 1), Trained("c1", 1), Trained("c2", 1)])
+    assert (everybody.phase, everybody.away) == (Phase.SYNCING, frozenset())
+
+
+def test_a_lost_client_is_left_out_at_once_when_the_quorum_is_there_and_waited_for_otherwise() -> None:
+    trained: list[Event] = [Trained("c0", 0), Trained("c1", 0)]
+    assert play(with_quorum(2), [*trained, ClientLost("c2")]).phase is Phase.SYNCING
+    assert play(with_quorum(2), [ClientLost("c2"), *trained]).phase is Phase.SYNCING
+    waiting = play(with_quorum(3), [*trained, ClientLost("c2")])
+    assert waiting.phase is Phase.TRAINING
+    assert play(waiting, [Trained("c2", 0)]).phase is Phase.SYNCING
+
+
+def test_an_evaluation_never_waits_longer_than_its_deadline_but_not_for_nobody() -> None:
+    trained: list[Event] = [*(Trained(one, 0) for one in names(3)), Reduced(0, 1), Aggregated(0, 1)]
+    state = play(with_quorum(3), trained)
+    lost = play(state, [ClientLost(one) for one in names(3)])
+    assert lost.phase is Phase.EVALUATING
+    late, _ = step(lost, DeadlinePassed(0, Phase.EVALUATING))
+    assert (late.round, late.phase, left_out(lost, late)) == (1, Phase.TRAINING, names(3))
+    assert play(lost, [Evaluated("c1", 0)]).round == 1
+
+
+@pytest.mark.parametrize(("share", "clients", "quorum"), [(1.0, 5, 5), (0.6, 5, 3), (0.61, 5, 4), (0.07, 100, 7)])
+def test_a_quorum_is_a_share_rounded_up(share: float, clients: int, quorum: int) -> None:
+    assert quorum_of(share, clients) == quorum
+
+
+# Runs that the store knows already
+
+
+@pytest.mark.parametrize(
+    ("body", "client", "begins"),
+    [
+        ((0, 0), (0, 0), (Train("a", 0), Train("b", 0))),
+        ((3, 1), (0, 0), (Aggregate(0, ()),)),
+        ((5, 2), (3, 3), (Reduce(2),)),
+        ((5, 2), (2, 2), (Evaluate("a", 1), Evaluate("b", 1))),
+        ((9, 3), (3, 3), (Evaluate("a", 2), Evaluate("b", 2))),
+    ],
+)
+def test_an_adopted_run_repeats_no_finished_round(
+    body: tuple[int, int], client: tuple[int, int], begins: tuple[Command, ...]
+) -> None:
+    state = adopt(RunState(3, 2, 2), Head(*body), Head(*client))
+    assert (state.phase, pending(state), from_json(to_json(state))) == (None, (), state)
+    state, commands = step(play(state, [Started()]), ClientsAvailable(("a", "b")))
+    assert commands == pending(state) == begins
+    assert (state.body_version, state.client_version) == (body[0], client[0])
+    assert drive(state, {"a", "b"}).status is Status.FINISHED
+
+
+def test_areas_that_are_rounds_apart_are_refused() -> None:
+    with pytest.raises(StoreCorrupt, match="round 5 open and the client area round 3"):
+        adopt(RunState(9, 2), Head(5, 5), Head(3, 3))

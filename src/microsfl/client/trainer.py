@@ -200,7 +200,7 @@ class Trainer:
             len(self.data.share.train),
             batch_size=spec.data.batch_size,
             epochs=spec.strategy.local_epochs,
-            seed=seed_of("order", seed, spec.run.name, self.client, round_),
+            seed=seed_of("order", seed, self.client, round_),
         )
         first = 0
         for group in group_batches(order, _unit_size(spec)):

@@ -210,7 +210,9 @@ class Coordinator:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def register(self, client: str, info: Json) -> None:
-        self._ask("POST", "/api/participants", {"id": client, "role": "client", "address": None, "info": info})
+        """Register, or say that the client is still there; learns which servers there are."""
+        me = {"id": client, "role": "client", "address": None, "info": info}
+        self.learn(self._ask("POST", "/api/participants", me))
 
     def poll(self, clients: Sequence[str], wait_s: float) -> list[Json]:
         """Open tasks of these clients; waits for one up to `wait_s` seconds."""

@@ -7,68 +7,22 @@ replayed one, one that came before its time) changes nothing.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
-
-class Status(StrEnum):
-    CREATED = "created"  #   Started → waiting, or running when the run is not managed
-    WAITING = "waiting"  #   ClientsAvailable, enough of them → running, in round 0
-    RUNNING = "running"  #   the last evaluation of the last round → finished
-    FINISHED = "finished"  # an end: nothing leaves it
-    FAILED = "failed"  #     an end; Failed leads here from created, waiting and running
-    STOPPED = "stopped"  #   an end; StopRequested leads here from created, waiting and running
-
-
-class Phase(StrEnum):
-    """Where the round of a managed, running run is; any other run has no phase."""
-
-    TRAINING = "training"  #     every client has Trained → syncing
-    SYNCING = "syncing"  #       Reduced and Aggregated, in any order → evaluating
-    EVALUATING = "evaluating"  # every client has Evaluated → training of the next round, or the run is finished
-
-
-ENDED = frozenset({Status.FINISHED, Status.FAILED, Status.STOPPED})
-
-
-@dataclass(frozen=True)
-class RunState:
-    """All that decides what happens next. `rounds` and `needed` (clients) come from the specification."""
-
-    rounds: int
-    needed: int
-    managed: bool = True
-    status: Status = Status.CREATED
-    phase: Phase | None = None
-    round: int = 0
-    clients: tuple[str, ...] = ()  # sorted; fixed when the run begins; a client's position is its index
-    trained: frozenset[str] = frozenset()
-    reduced: bool = False
-    aggregated: bool = False
-    evaluated: frozenset[str] = frozenset()
-    body_version: int = 0
-    client_version: int = 0
-    reason: str | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ENDED
+from .run_state import Phase, RunState, Status
 
 
 @dataclass(frozen=True)
 class Train:
-    kind: ClassVar[str] = "train"
+    kind: ClassVar[Literal["train"]] = "train"
     client: str
     round: int
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    kind: ClassVar[str] = "evaluate"
+    kind: ClassVar[Literal["evaluate"]] = "evaluate"
     client: str
     round: int
 
@@ -81,7 +35,7 @@ class Reduce:
 @dataclass(frozen=True)
 class Aggregate:
     round: int
-    clients: tuple[str, ...]  # those whose training counts in this round, sorted
+    clients: tuple[str, ...]  # whose training counts in this round, sorted; none: whoever has an update there
 
 
 Task = Train | Evaluate
@@ -131,6 +85,28 @@ class TaskFailed:
 
 
 @dataclass(frozen=True)
+class DeadlinePassed:
+    """Whoever is not done with this phase of this round is late."""
+
+    round: int
+    phase: Phase
+
+
+@dataclass(frozen=True)
+class ClientLost:
+    """A client that is waited for fell silent; the round need not wait for it when the quorum is there."""
+
+    client: str
+
+
+@dataclass(frozen=True)
+class ClientBack:
+    """A client that was left out or lost asks for work again."""
+
+    client: str
+
+
+@dataclass(frozen=True)
 class Failed:
     reason: str
 
@@ -140,8 +116,16 @@ class StopRequested:
     pass
 
 
+@dataclass(frozen=True)
+class ResumeRequested:
+    """Go on with a run that failed or was stopped; `at` is where the store's areas stand."""
+
+    at: RunState
+
+
 Event = (
-    Started | ClientsAvailable | Trained | Reduced | Aggregated | Evaluated | TaskFailed | Failed | StopRequested
+    Started | ClientsAvailable | Trained | Reduced | Aggregated | Evaluated | TaskFailed | DeadlinePassed | ClientLost
+    | ClientBack | Failed | StopRequested | ResumeRequested
 )  # fmt: skip
 
 
@@ -172,9 +156,27 @@ def task_of(state: RunState, client: str) -> Task | None:
         return None
     if state.phase is Phase.TRAINING and client not in state.trained:
         return Train(client, state.round)
-    if state.phase is Phase.EVALUATING and client not in state.evaluated:
+    if state.phase is Phase.EVALUATING and client not in state.evaluated and takes_part(state, client):
         return Evaluate(client, state.round)
     return None
+
+
+def takes_part(state: RunState, client: str) -> bool:
+    """Whether the round, once trained, has this client in it. Of an adopted round nobody knows who trained: all do."""
+    return client in state.trained or not state.trained
+
+
+def missing(state: RunState) -> tuple[str, ...]:
+    """The clients of this phase that are not done with it, in order."""
+    return tuple(client for client in state.clients if task_of(state, client) is not None)
+
+
+def left_out(before: RunState, after: RunState) -> tuple[str, ...]:
+    """Whom the phase that `before` was in ended without, if the step to `after` ended it."""
+    ended = (before.round, before.phase) != (after.round, after.phase)
+    if not ended or after.status not in (Status.RUNNING, Status.FINISHED):
+        return ()
+    return tuple(client for client in missing(before) if client in after.away)
 
 
 def _after(state: RunState, event: Event) -> RunState:
@@ -185,9 +187,11 @@ def _after(state: RunState, event: Event) -> RunState:
             return _end(state, Status.STOPPED)
         case Started() if state.status is Status.CREATED:
             return replace(state, status=Status.WAITING if state.managed else Status.RUNNING)
+        case ResumeRequested(at) if state.status in (Status.STOPPED, Status.FAILED):
+            return replace(at, status=Status.WAITING if at.managed else Status.RUNNING)
         case ClientsAvailable(ids) if state.status is Status.WAITING and len(set(ids)) >= state.needed:
             clients = tuple(sorted(set(ids))[: state.needed])
-            return _begin_round(replace(state, status=Status.RUNNING, clients=clients), 0)
+            return replace(state, status=Status.RUNNING, phase=state.begins, clients=clients)
         case _ if state.phase is not None:
             return _within_round(state, event)
     return state
@@ -196,13 +200,19 @@ def _after(state: RunState, event: Event) -> RunState:
 def _within_round(state: RunState, event: Event) -> RunState:
     match event:
         case Trained(client, round_) if task_of(state, client) == Train(client, round_):
-            return _when_trained(replace(state, trained=state.trained | {client}))
+            return _when_trained(_back(replace(state, trained=state.trained | {client}), client))
         case Reduced(round_, version) if _syncs(state, round_) and not state.reduced:
             return _when_synced(replace(state, reduced=True, body_version=version))
         case Aggregated(round_, version) if _syncs(state, round_) and not state.aggregated:
             return _when_synced(replace(state, aggregated=True, client_version=version))
         case Evaluated(client, round_) if task_of(state, client) == Evaluate(client, round_):
-            return _when_evaluated(replace(state, evaluated=state.evaluated | {client}))
+            return _when_evaluated(_back(replace(state, evaluated=state.evaluated | {client}), client))
+        case DeadlinePassed(round_, phase) if (state.round, state.phase) == (round_, phase) and missing(state):
+            return _when_enough(replace(state, overdue=True))
+        case ClientLost(client) if task_of(state, client) is not None:
+            return _when_enough(replace(state, away=state.away | {client}))
+        case ClientBack(client):
+            return _back(state, client)
         case TaskFailed(task, reason) if task_of(state, task.client) == task:
             return _end(state, Status.FAILED, reason)
     return state
@@ -210,6 +220,10 @@ def _within_round(state: RunState, event: Event) -> RunState:
 
 def _syncs(state: RunState, round_: int) -> bool:
     return state.phase is Phase.SYNCING and state.round == round_
+
+
+def _back(state: RunState, client: str) -> RunState:
+    return replace(state, away=state.away - {client}) if client in state.away else state
 
 
 def _begin_round(state: RunState, round_: int) -> RunState:
@@ -221,11 +235,19 @@ def _begin_round(state: RunState, round_: int) -> RunState:
         reduced=False,
         aggregated=False,
         evaluated=frozenset(),
+        overdue=False,
     )
 
 
+def _when_enough(state: RunState) -> RunState:
+    return _when_trained(state) if state.phase is Phase.TRAINING else _when_evaluated(state)
+
+
 def _when_trained(state: RunState) -> RunState:
-    return replace(state, phase=Phase.SYNCING) if state.trained.issuperset(state.clients) else state
+    quorum = state.quorum or len(state.clients)
+    if len(state.trained) < quorum or not _can_go_on(state):
+        return state
+    return replace(_leave_out(state), phase=Phase.SYNCING)
 
 
 def _when_synced(state: RunState) -> RunState:
@@ -233,72 +255,23 @@ def _when_synced(state: RunState) -> RunState:
 
 
 def _when_evaluated(state: RunState) -> RunState:
-    if not state.evaluated.issuperset(state.clients):
+    # Without the deadline somebody must have evaluated: those who are lost may be on their way back.
+    if not _can_go_on(state) or not (state.evaluated or state.overdue):
         return state
+    state = _leave_out(state)
     if state.round + 1 < state.rounds:
         return _begin_round(state, state.round + 1)
     return _end(state, Status.FINISHED)
 
 
+def _can_go_on(state: RunState) -> bool:
+    """Whether nobody is waited for any more: each is done or away, or it is too late anyway."""
+    return state.overdue or state.away.issuperset(missing(state))
+
+
+def _leave_out(state: RunState) -> RunState:
+    return replace(state, away=state.away.union(missing(state)), overdue=False)
+
+
 def _end(state: RunState, status: Status, reason: str | None = None) -> RunState:
     return replace(state, status=status, phase=None, reason=reason)
-
-
-def to_json(state: RunState) -> str:
-    """The state as JSON; equal states give equal text."""
-    values = dict(vars(state))
-    for name in ("trained", "evaluated"):
-        values[name] = sorted(values[name])
-    return json.dumps(values, sort_keys=True, separators=(",", ":"))
-
-
-def from_json(text: str) -> RunState:
-    """The state that `to_json` wrote; a field that is not in the text has its default.
-
-    Raises:
-        ValueError, TypeError: when the text is not such a state.
-    """
-    values = dict(json.loads(text))
-    for name, kind in (("clients", tuple), ("trained", frozenset), ("evaluated", frozenset), ("status", Status)):
-        if name in values:
-            values[name] = kind(values[name])
-    if values.get("phase") is not None:
-        values["phase"] = Phase(values["phase"])
-    return RunState(**values)
-
-
-@dataclass(frozen=True)
-class RoundSummary:
-    """What a round came to. A mean over nothing is None, and so is a rate over no time."""
-
-    accuracy: float | None  #      mean of the clients' test accuracies, weighted by their test samples; 0 to 1
-    accuracy_mean: float | None  # their plain mean
-    loss: float | None  #          mean of the clients' test losses, weighted by their test samples
-    train_loss: float | None  #    mean of the clients' training losses, weighted by their training samples
-    samples: int  #                training samples of all clients
-    seconds: float  #              wall time of training and sync
-    samples_per_s: float | None
-
-
-def summarize(reports: Iterable[Mapping[str, Any]], seconds: float) -> RoundSummary:
-    """The summary of one round from its clients' reports (keys as in the metrics table; absent counts as None)."""
-    rows = list(reports)
-    accuracies = [(row.get("test_accuracy"), row.get("test_samples")) for row in rows]
-    samples = sum(row.get("samples") or 0 for row in rows)
-    return RoundSummary(
-        accuracy=weighted_mean(accuracies),
-        accuracy_mean=weighted_mean((accuracy, 1 if weight else 0) for accuracy, weight in accuracies),
-        loss=weighted_mean((row.get("test_loss"), row.get("test_samples")) for row in rows),
-        train_loss=weighted_mean((row.get("train_loss"), row.get("samples")) for row in rows),
-        samples=samples,
-        seconds=seconds,
-        samples_per_s=samples / seconds if seconds > 0 else None,
-    )
-
-
-def weighted_mean(pairs: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """The mean of the values by their weights; None when no value has a weight above 0."""
-    known = [(value, weight) for value, weight in pairs if value is not None and weight]
-    total = math.fsum(weight for _, weight in known)
-    # fsum makes the result independent of the order in which clients reported.
-    return math.fsum(value * weight for value, weight in known) / total if total > 0 else None

@@ -27,5 +27,8 @@ def seed_of(*parts: object) -> int:
 
 
 def batch_seed(part: str, seed: int, key: UnitKey, batch: int) -> int:
-    """The seed before `part` ("front", "body" or "tail") computes batch number `key.unit + batch` of a round."""
-    return seed_of(part, seed, key.run, key.round, key.client, key.unit + batch)
+    """The seed before `part` ("front", "body" or "tail") computes batch number `key.unit + batch` of a round.
+
+    The run's name has no part in it: the same specification under another name gives the same model.
+    """
+    return seed_of(part, seed, key.round, key.client, key.unit + batch)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TookTooLong
 from pathlib import Path
@@ -26,32 +26,49 @@ COMPLAINT = "microsfl: error: "
 class Child:
     """`python -m microsfl ROLE FLAGS`, with a log file for all that it has to say.
 
+    `secrets` are variables of its environment alone: the credentials of its area of the store.
+
     It holds the reading end of a pipe as standard input, so that it ends also when this process is killed. It is in
     a process group of its own: a terminal's Ctrl-C reaches this process alone, which then ends its children in order.
     """
 
-    def __init__(self, role: str, name: str, settings: ProcessSettings, log: Path) -> None:
-        self.role, self.name, self.log = role, name, log
+    def __init__(self, role: str, name: str, settings: ProcessSettings, log: Path, secrets: Mapping[str, str]) -> None:
+        self.role, self.name, self.settings, self.log = role, name, settings, log
+        self._environment = {**child_environment(), **secrets}
         self.address: str | None = None
-        self.is_ready = False
+        self.restarts = 0
+        self._start()
+
+    def restart(self) -> None:
+        """Start it again, a server on the port that others know."""
+        if self.address is not None:
+            port = int(self.address.rsplit(":", 1)[1])
+            self.settings = self.settings.model_copy(update={"port": port})
+        self.restarts += 1
+        self._start()
+
+    def _start(self) -> None:
+        self.up_since: float | None = None
         self._ready: Future[str] = Future()
-        with log.open("ab") as file:
+        with self.log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "microsfl", role, "--exit-with-parent", *to_flags(settings)],
+                [sys.executable, "-m", "microsfl", self.role, "--exit-with-parent", *to_flags(self.settings)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
-                env=child_environment(),
+                env=self._environment,
                 process_group=0,
             )
-        threading.Thread(target=self._listen, name=f"{name}-output", daemon=True).start()
+        threading.Thread(
+            target=self._listen, args=(self.process, self._ready), name=f"{self.name}-output", daemon=True
+        ).start()
 
     @property
     def state(self) -> str:
         """starting, up or ended."""
         if self.process.poll() is not None:
             return "ended"
-        return "up" if self.is_ready else "starting"
+        return "up" if self.up_since is not None else "starting"
 
     def wait_ready(self) -> None:
         """Wait for the ready line.
@@ -67,8 +84,6 @@ class Child:
         if not what:
             self.process.wait()
             raise self._refusal() or self.failure()
-        self.address = what.removeprefix("at ") if what.startswith("at ") else None
-        self.is_ready = True
 
     def failure(self) -> RunFailed:
         """The error of a process that should not have ended."""
@@ -94,28 +109,39 @@ class Child:
             "address": self.address,
             "state": self.state,
             "exit_code": self.process.returncode,
+            "restarts": self.restarts,
         }
+
+    @property
+    def refused(self) -> bool:
+        """It ended because its settings are wrong: starting it again would change nothing."""
+        return self.process.returncode == InputError.exit_code
 
     def _refusal(self) -> InputError | None:
         """What the process has against its settings, when that is why it ended."""
         said = self.log.read_text("utf-8", errors="replace").splitlines()[-1:]
-        if self.process.returncode != InputError.exit_code or not said or not said[0].startswith(COMPLAINT):
+        if not self.refused or not said or not said[0].startswith(COMPLAINT):
             return None
         return InputError(f"{self.name}: {said[0].removeprefix(COMPLAINT)}")
 
-    def _listen(self) -> None:
+    def _listen(self, process: subprocess.Popen[bytes], ready: Future[str]) -> None:
         """The ready line is for us; whatever else is printed (a user's model may) goes to the log."""
-        assert self.process.stdout is not None
+        assert process.stdout is not None
         prefix = f"microsfl {self.role} ready "
-        with self.process.stdout as output, self.log.open("ab", buffering=0) as log:
+        with process.stdout as output, self.log.open("ab", buffering=0) as log:
             for line in output:
                 text = line.decode("utf-8", errors="replace").strip()
-                if text.startswith(prefix) and not self._ready.done():
-                    self._ready.set_result(text.removeprefix(prefix))
+                if text.startswith(prefix) and not ready.done():
+                    self._is_up(text.removeprefix(prefix))
+                    ready.set_result(text.removeprefix(prefix))
                 else:
                     log.write(line)
-        if not self._ready.done():
-            self._ready.set_result("")
+        if not ready.done():
+            ready.set_result("")
+
+    def _is_up(self, what: str) -> None:
+        self.address = what.removeprefix("at ") if what.startswith("at ") else None
+        self.up_since = time.monotonic()
 
 
 def end(children: Iterable[Child]) -> None:
@@ -133,10 +159,10 @@ def end(children: Iterable[Child]) -> None:
 
 
 def child_environment() -> dict[str, str]:
-    """This process's environment without MICROSFL_*, which is not meant for all roles at once.
+    """This process's environment without MICROSFL_*, which is not meant for all roles at once, and without AWS_*.
 
     What this process can import from its working directory or beside its script, a child can too.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MICROSFL_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MICROSFL_", "AWS_"))}
     places = [os.getcwd(), *sys.path[:1], *kept.get("PYTHONPATH", "").split(os.pathsep)]
     return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(place for place in places if place))}

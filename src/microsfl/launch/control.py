@@ -8,7 +8,7 @@ from ..client.transport import Coordinator, FedServer, Http, SplitServers
 from ..errors import RunExists
 from ..spec import RunSpec
 
-RETRY_S = 10.0  # all servers are on this machine, and were ready when they are asked
+RETRY_S = 60.0  # all servers are on this machine, and are started again there when they end
 
 Json = dict[str, Any]
 
@@ -20,15 +20,17 @@ class Control(Coordinator):
         super().__init__(Http(RETRY_S), url)
         self.name = name
 
-    def create(self, spec: RunSpec) -> None:
-        """Create the run.
+    def create(self, spec: RunSpec, *, resume: bool = False) -> None:
+        """Create the run; with `resume`, also go on with one that the records or the stores have.
 
         Raises:
-            RunExists: when there is one of this name that was started before.
+            RunExists: when there is one of this name that was started before and is not to be resumed.
             InputError: whatever a server has against the specification.
         """
         run = self._ask("POST", "/api/runs", spec.model_dump(mode="json"))
-        if run["state"] != "created":
+        if resume:
+            self._ask("POST", f"/api/runs/{self.name}/resume")
+        elif run["state"] != "created":
             raise RunExists(f"The coordinator's records already have a run '{self.name}'; choose another run.name.")
 
     def start(self) -> None:

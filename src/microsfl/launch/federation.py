@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,11 +13,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, ProcessSettings, SplitServerSettings
-from ..errors import InputError, OperationError, RunFailed
+from ..errors import InputError, OperationError, RunExists, RunFailed
 from ..spec import RunSpec
+from ..store.s3 import area_environment
 from .child import Child, end
 from .preflight import check_store, resolve
 from .run_folder import RunFolder, default_path
+from .supervisor import Supervisor
 
 if TYPE_CHECKING:
     from .control import Control
@@ -42,6 +45,7 @@ class Federation:
     Args:
         spec: the run; the attribute `spec` has every `auto` that decides a result resolved.
         folder: run folder, new or empty, for stores, records and logs; default: runs/<name>-<date>-<time>.
+        resume: go on with the run that the stores, and the records if they are still there, already hold.
 
     Raises, here or when it is entered:
         InputError: for whatever is wrong with the specification, the folder or the stores. No folder is left then.
@@ -53,15 +57,18 @@ class Federation:
     control: Control
     rehearsal: Rehearsal
 
-    def __init__(self, spec: RunSpec, folder: Path | str | None = None) -> None:
+    def __init__(self, spec: RunSpec, folder: Path | str | None = None, *, resume: bool = False) -> None:
         self.spec = resolve(spec)
+        self.resumes = resume
         self.path = Path(folder) if folder is not None else default_path(spec.run.name)
         self.children: list[Child] = []
+        self.supervisor = Supervisor(self.children, self.spec.servers.restarts, self._record)
         self._began = False
         self._recorded: list[Json] = []
+        self._recording = threading.Lock()
 
     def __enter__(self) -> Self:
-        self.folder = RunFolder(self.path)
+        self.folder = RunFolder(self.path, resume=self.resumes)
         try:
             self._start()
         except BaseException as error:
@@ -79,6 +86,7 @@ class Federation:
     def close(self) -> None:
         """Stop the run, which changes nothing when it has ended, and end every process."""
         try:
+            self.supervisor.stop()
             self._stop()
         finally:
             end(self.children)
@@ -106,20 +114,26 @@ class Federation:
         try:
             return self.control.watch(revision, WATCH_S)
         finally:
-            self._check()  # a process that ended says more than the answer that did not come
+            self._check()  # a process that stays down says more than the answer that did not come
 
     def _check(self) -> None:
-        """Raises RunFailed for a process that ended. A split server may, while there is another: none keeps state."""
+        """Raises RunFailed for a process that stays down. A split server may, while there is another."""
         self._record()
         replicas = [child for child in self.children if child.role == "split-server"]
-        spare = any(child.state == "up" for child in replicas)
+        spare = not all(self.supervisor.is_down(child) for child in replicas)
         for child in self.children:
-            if child.state == "ended" and not (spare and child in replicas):
+            if self.supervisor.is_down(child) and not (spare and child in replicas):
                 raise child.failure()
 
     def _start(self) -> None:
         for area in ("body", "client"):
-            check_store(self.store_url(area), self.spec.run.name, f"store.{area}")
+            try:
+                check_store(
+                    self.store_url(area), self.spec.run.name, f"store.{area}", area_environment(area, os.environ)
+                )
+            except RunExists:
+                if not self.resumes:
+                    raise
         # The processes will import torch as well, but not at the same time: wrong input is told before any is started.
         from .rehearsal import rehearse
 
@@ -133,19 +147,20 @@ class Federation:
         coordinator.wait_ready()
         self.coordinator = str(coordinator.address)
         for number in range(self.spec.servers.split):
-            self._spawn("split-server", f"split-server-{number}", self._split_server(f"split-server-{number}"))
-        self._spawn("fed-server", "fed-server", self._fed_server())
+            self._spawn("split-server", f"split-server-{number}", self._split_server(f"split-server-{number}"), "body")
+        self._spawn("fed-server", "fed-server", self._fed_server(), "client")
         for number, ids in enumerate(client_groups(self.spec) if self.spec.run.managed else []):
             self._spawn("client", f"clients-{number}", self._client(ids))
         for child in self.children:
             child.wait_ready()
         self._record()
+        self.supervisor.start()
 
     def _begin(self) -> None:
         from .control import Control
 
         self.control = Control(self.coordinator, self.spec.run.name)
-        self.control.create(self.spec)
+        self.control.create(self.spec, resume=self.resumes)
         self.control.start()
         self._began = True
 
@@ -154,18 +169,22 @@ class Federation:
             with suppress(OperationError):  # a coordinator that does not answer is ended all the same
                 self.control.stop()
 
-    def _spawn(self, role: str, name: str, settings: ProcessSettings) -> Child:
-        child = Child(role, name, settings, self.folder.logs / f"{name}.log")
+    def _spawn(self, role: str, name: str, settings: ProcessSettings, area: str | None = None) -> Child:
+        """Start a process. Only those of an area get the credentials of its store, and of no other's."""
+        environment = {} if area is None else area_environment(area, os.environ)
+        secrets = {name: value for name, value in environment.items() if name.startswith("AWS_")}
+        child = Child(role, name, settings, self.folder.logs / f"{name}.log", secrets)
         self.children.append(child)
         self._record()
         return child
 
     def _record(self) -> None:
-        """Keep processes.json current."""
-        now = [child.to_json() for child in self.children]
-        if now != self._recorded:
-            self.folder.write_processes(now)
-            self._recorded = now
+        """Keep processes.json current; the supervisor's thread does so too."""
+        with self._recording:
+            now = [child.to_json() for child in self.children]
+            if now != self._recorded:
+                self.folder.write_processes(now)
+                self._recorded = now
 
     def store_url(self, area: str) -> str:
         """URL of the store of the area "body" or "client"."""

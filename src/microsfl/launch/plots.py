@@ -97,7 +97,9 @@ def timeline(rounds: Sequence[Json], metrics: Sequence[Json]) -> Figure:
     """When each client trained and evaluated, in wall time."""
     clients = sorted({row["client"] for row in metrics})
     figure, axes = _axes("What each client did when", height=max(SIZE_INCHES[1], min(9.0, 1.5 + 0.2 * len(clients))))
-    began = min(row["started_at"] for row in metrics)
+    # A run that was resumed without its records knows of some rounds only their evaluation.
+    times = [row[name] for row in metrics for name in ("started_at", "eval_started_at") if row[name] is not None]
+    began = min(times)
     for prefix, colour, label in (("", BLUE, "training"), ("eval_", ORANGE, "evaluation")):
         for place, client in enumerate(clients):
             rows = [row for row in metrics if row["client"] == client and row[f"{prefix}started_at"] is not None]

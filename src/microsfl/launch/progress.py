@@ -37,21 +37,21 @@ def progress(federation: Federation) -> Iterator[Callable[[Json], None]]:
 
 
 class Lines:
-    """A line when the run begins, for each round, and for each split server that is lost."""
+    """A line when the run begins, for each round, and for each process that is started again."""
 
     def __init__(self, federation: Federation) -> None:
         self.federation = federation
         self.rounds = -1
-        self.lost: set[str] = set()
+        self.reported = 0
 
     def show(self, run: Json) -> None:
         if self.rounds < 0:
             self.rounds = 0
             click.echo(title(self.federation.spec), err=True)
-        for child in self.federation.children:
-            if child.state == "ended" and child.name not in self.lost:
-                self.lost.add(child.name)
-                click.echo(f"{child.name} ended with {child.ending()}; the run goes on without it", err=True)
+        reports = self.federation.supervisor.reports
+        for report in reports[self.reported :]:
+            click.echo(report, err=True)
+        self.reported = len(reports)
         for result in run["history"][self.rounds :]:
             click.echo(f"round {result['round'] + 1}/{run['rounds']}  {figures(result)}", err=True)
         self.rounds = len(run["history"])
@@ -76,7 +76,8 @@ class Screen:
         head.add_row(Text(title(self.federation.spec), style="bold"), elapsed)
         if self.run is not None and self.run["state"] == "finished":
             return Group(head, *self._rounds(), Text("ending the processes, writing the results …", style="dim"))
-        return Group(head, *self._rounds(), processes(self.federation.children))
+        restarts = [Text(report, style="yellow") for report in self.federation.supervisor.reports[-3:]]
+        return Group(head, *self._rounds(), processes(self.federation.children), *restarts)
 
     def _rounds(self) -> list[Table | Text]:
         if self.run is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ..core.cut import Parts
 from ..store.objects import open_store
+from ..store.s3 import area_environment
 from ..sync import keys
 from ..sync.commits import Chain
 from ..wire.tensors import decode, encode
@@ -26,7 +28,8 @@ def write_results(
     folder, spec = federation.folder, federation.spec
     model = model_files(*weights, federation.rehearsal.parts)
     folder.write_model(model)
-    chain = Chain(open_store(federation.store_url(keys.BODY)), spec.run.name, keys.BODY)
+    store = open_store(federation.store_url(keys.BODY), area_environment(keys.BODY, os.environ))
+    chain = Chain(store, spec.run.name, keys.BODY)
     summary = summarize(spec, rounds, metrics, commits_of(chain), model)
     folder.write_summary(summary)
     write_plots(folder.plots, rounds, metrics, federation.rehearsal.class_counts)

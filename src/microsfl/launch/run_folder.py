@@ -23,24 +23,25 @@ METRICS = (
 
 
 class RunFolder:
-    """A run folder. Made new, or taken over when it is empty.
+    """A run folder. Made new, or taken over when it is empty or when its run is to be resumed.
 
     Raises:
-        InvalidSetting: when there is something in it.
+        InvalidSetting: when there is something in it, unless its run is to be resumed.
         StoreNotWritable: when it cannot be made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
         self.path = path.resolve()
         self._is_new = not self.path.exists()
+        self._is_ours = not resume
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             content = sorted(entry.name for entry in self.path.iterdir())
-            if content:
+            if content and not resume:
                 raise InvalidSetting(
                     f"The run folder {path} is not empty (it has {content[0]}); name another one, or remove it first."
                 )
-            self.logs.mkdir()
+            self.logs.mkdir(exist_ok=resume)
         except OSError as error:
             raise StoreNotWritable(f"The run folder {path} cannot be made: {error.strerror}.") from None
 
@@ -81,12 +82,17 @@ class RunFolder:
 
     def write_model(self, parts: Mapping[str, bytes]) -> None:
         """model/<part>.safetensors."""
-        (self.path / "model").mkdir()
+        (self.path / "model").mkdir(exist_ok=True)
         for part, content in parts.items():
             (self.path / "model" / f"{part}.safetensors").write_bytes(content)
 
     def discard(self) -> None:
-        """Take back what a run that never began has written, which is all that there is: the folder was empty."""
+        """Take back what a run that never began has written, which is all that there is: the folder was empty.
+
+        What was there to be resumed stays.
+        """
+        if not self._is_ours:
+            return
         for entry in self.path.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)

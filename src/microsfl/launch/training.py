@@ -20,8 +20,11 @@ TERMINATED = 128 + signal.SIGTERM  # as shells report it
 Json = dict[str, Any]
 
 
-def train(spec: RunSpec, output: Path | None) -> tuple[Json, list[Json], Path]:
+def train(spec: RunSpec, output: Path | None, *, resume: bool = False) -> tuple[Json, list[Json], Path]:
     """Run `spec` and fill the run folder; the summary, the metrics (a row for each round and client) and the folder.
+
+    Args:
+        resume: go on with the run that the folder or the stores hold.
 
     Raises:
         InputError: when something is wrong with the specification or the folder.
@@ -29,7 +32,7 @@ def train(spec: RunSpec, output: Path | None) -> tuple[Json, list[Json], Path]:
     """
     _check_managed(spec)
     _check_matplotlib()
-    federation = Federation(spec, output)
+    federation = Federation(spec, output, resume=resume)
     with _signals_unwind(), progress(federation) as show:
         with federation:
             rounds, metrics = _follow(federation, show)

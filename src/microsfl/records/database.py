@@ -6,10 +6,11 @@ is not defined across processes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +33,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ..errors import InvalidSetting, MicrosflError, RunExists, StoreNotWritable, StoreUnavailable
-from . import tables
+from . import schema, tables
 
 Row = dict[str, Any]
 
 BUSY_TIMEOUT_MS = 10_000
+DRIVER = "postgresql+psycopg"
+# How long a silent PostgreSQL server is waited for; libpq's own answer is for ever. The URL may say otherwise.
+PATIENCE: dict[str, Any] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,11 @@ class RunRecord:
 
 
 class Records:
-    """The database behind a SQLAlchemy URL; missing tables are created.
+    """The database behind a SQLAlchemy URL; its tables are made, or brought up to date.
 
     Raises, when it is opened:
-        InvalidSetting: for a URL that names no database, or one whose driver is not installed.
+        InvalidSetting: for a URL that names no database, one whose driver is not installed, or a database that a newer
+            microsfl or another program made.
         StoreNotWritable, StoreUnavailable: when the database cannot be opened or written.
     Raises, from every method:
         StoreUnavailable: when the database does not do what it is asked.
@@ -81,7 +86,10 @@ class Records:
             self._open()
         except DBAPIError as error:
             self._engine.dispose()
-            raise unusable(f"The database {self.url} cannot be opened and written: {error.orig}.") from None
+            raise unusable(f"The database {self.url} cannot be opened and written: {_reason(error)}.") from None
+        except MicrosflError:
+            self._engine.dispose()
+            raise
 
     def close(self) -> None:
         self._engine.dispose()
@@ -153,35 +161,41 @@ class Records:
             rows = connection.execute(query if only is None else query.where(only)).mappings()
             return [dict(row) for row in rows]
 
-    @contextmanager
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
         try:
             with self._engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
-            raise StoreUnavailable(f"The database {self.url} refused: {error.orig}.") from error
+            raise StoreUnavailable(f"The database {self.url} refused: {_reason(error)}.") from error
         except PoolTimeout as error:
             raise StoreUnavailable(f"The database {self.url} did not answer in time.") from error
 
     def _open(self) -> None:
-        tables.metadata.create_all(self._engine)
+        schema.bring_up_to_date(self._engine, self.url)
         with self._engine.begin() as connection:
             # Changes nothing, but needs the right to write, which is better missed now than in the middle of a run.
             connection.execute(tables.runs.delete().where(false()))
 
     def _parse(self, url: str) -> URL:
         try:
-            return make_url(url)
+            parsed = make_url(url)
         except (ArgumentError, ValueError):
             raise InvalidSetting(
                 f"'{self.url}' is not a database URL; write it like sqlite:///microsfl.db or "
-                "postgresql+psycopg://user@host/database."
+                "postgresql://user:password@host/database."
             ) from None
+        return parsed.set(drivername=DRIVER) if parsed.drivername == "postgresql" else parsed
 
     def _create_engine(self, url: URL) -> Engine:
         try:
             engine = create_engine(url, **_engine_options(url))
-        except (ArgumentError, ImportError, TypeError, ValueError) as error:
+        except ImportError as error:
+            how = " It comes with: pip install 'microsfl[postgres]'." if url.drivername == DRIVER else ""
+            raise InvalidSetting(
+                f"The database URL '{self.url}' needs the Python package '{error.name}', which is not installed.{how}"
+            ) from None
+        except (ArgumentError, TypeError, ValueError) as error:
             raise InvalidSetting(f"The database URL '{self.url}' cannot be used: {error}.") from None
         if _is_sqlite(url):
             event.listen(engine, "connect", _prepare_sqlite)
@@ -194,11 +208,20 @@ def masked(url: str) -> str:
     return re.sub(r"(?i)((?:password|passwd|pwd)=)[^&]*", r"\1***", url)
 
 
+def _reason(error: DBAPIError) -> str:
+    """The driver's first line: libpq goes on with hints."""
+    lines = str(error.orig).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error.orig).__name__
+
+
 def _is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
 def _engine_options(url: URL) -> dict[str, Any]:
+    if url.drivername == DRIVER:
+        # The ping before each use replaces connections that ended with their server.
+        return {"pool_pre_ping": True, "connect_args": {**PATIENCE, **url.query}}
     if not _is_sqlite(url):
         return {"pool_pre_ping": True}
     if url.database in (None, "", ":memory:"):
@@ -209,11 +232,13 @@ def _engine_options(url: URL) -> dict[str, Any]:
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    # The file stays in this mode. SQLite does not wait for a lock here; whoever has it is switching the mode, too.
+    with contextlib.suppress(sqlite3.OperationalError):
+        cursor.execute("PRAGMA journal_mode = WAL")
     # With WAL this survives a killed process; a power cut may cost the last moments, but never the file.
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     cursor.close()
 
 

@@ -49,6 +49,7 @@ rounds = Table(
     Column("samples", BigInteger),
     Column("seconds", Double),
     Column("samples_per_s", Double),
+    Column("absent", Text),  # clients that the round went on without: a JSON list of {client, phase, reason}
 )
 
 metrics = Table(

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints, model_validator
 
 from ..config import HttpUrl
-from ..core.rounds import Evaluate, Evaluated, Event, Phase, Status, TaskFailed, Train, Trained, task_of
+from ..core.rounds import Evaluate, Evaluated, Event, TaskFailed, Train, Trained, takes_part, task_of
+from ..core.run_state import Phase, RunState, Status
 from ..records import Participant, Row
 from ..spec import check_id
 from .run import Run
+from .run import absent as absent_of
 
 MAX_WAIT_S = 30.0
 MAX_INFO_CHARS = 10_000
@@ -143,6 +145,12 @@ class ParticipantJson(BaseModel):
     info: dict[str, Any]
     first_seen: float
     last_seen: float
+    alive: bool = Field(description="heard of within its lease")
+
+
+class Registered(ParticipantJson):
+    split_servers: list[str] = Field(description="URLs to ask, as in the answer to a poll")
+    fed_server: str | None
 
 
 class Participants(BaseModel):
@@ -162,17 +170,24 @@ class RoundResult(BaseModel):
     samples_per_s: float | None = None
 
 
+class Absence(BaseModel):
+    client: str
+    phase: Phase
+    reason: str
+
+
 class RoundRow(RoundResult):
     """A round, over or not; null is what has not happened yet."""
 
     body_version: int | None = None
     client_version: int | None = None
     contributions: int | None = Field(None, description="in the round's last commit")
-    left_out: int | None = None
+    left_out: int | None = Field(None, description="contributions that the commit settled without using them")
     batches: int | None = None
     started_at: float | None = None
     synced_at: float | None = None
     ended_at: float | None = None
+    absent: list[Absence] = Field([], description="clients that the round went on without")
 
 
 class Rounds(BaseModel):
@@ -213,9 +228,11 @@ class RunJson(BaseModel):
     body_version: int
     client_version: int
     clients: list[str] = Field(description="in index order; empty until the run begins")
-    progress: dict[str, Literal["train", "evaluate", "done"]] = Field(
+    progress: dict[str, Literal["train", "evaluate", "done", "left_out"]] = Field(
         description="what each client of a running round has to do"
     )
+    overdue: bool = Field(description="the phase's deadline has passed; the run waits for its quorum")
+    away: list[str] = Field(description="clients that were left out or fell silent, and have not asked for work since")
     spec: dict[str, Any]
     history: list[RoundResult]
     created_at: float
@@ -251,13 +268,16 @@ class ErrorJson(BaseModel):
     error: Problem
 
 
-def participant_json(participant: Participant) -> ParticipantJson:
-    return ParticipantJson.model_validate(participant)
+def participant_json(participant: Participant, alive: bool) -> ParticipantJson:
+    return ParticipantJson(**vars(participant), alive=alive)
+
+
+def round_json(row: Row) -> RoundRow:
+    return RoundRow.model_validate({**row, "absent": absent_of(row)})
 
 
 def run_json(run: Run) -> RunJson:
     state = run.state
-    tasks = {client: task_of(state, client) for client in state.clients if state.phase is not None}
     return RunJson(
         name=run.name,
         state=state.status,
@@ -269,8 +289,17 @@ def run_json(run: Run) -> RunJson:
         body_version=state.body_version,
         client_version=state.client_version,
         clients=list(state.clients),
-        progress={client: task.kind if task else "done" for client, task in tasks.items()},
+        progress={client: _progress(state, client) for client in state.clients if state.phase is not None},
+        overdue=state.overdue,
+        away=sorted(state.away),
         spec=run.spec.model_dump(mode="json"),
         history=[RoundResult.model_validate(row) for row in run.rounds.values() if row.get("ended_at")],
         created_at=run.created_at,
     )
+
+
+def _progress(state: RunState, client: str) -> Literal["train", "evaluate", "done", "left_out"]:
+    task = task_of(state, client)
+    if task is not None:
+        return task.kind
+    return "done" if state.phase is Phase.TRAINING or takes_part(state, client) else "left_out"

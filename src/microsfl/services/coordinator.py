@@ -5,9 +5,11 @@ What the routes below do stands in `director.py` (runs and tasks) and `roster.py
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Path, Query, Request, Response
@@ -24,14 +26,13 @@ from .api import (
     ErrorJson,
     Health,
     Metrics,
-    ParticipantJson,
     Participants,
     Poll,
     PollAnswer,
+    Registered,
     Registration,
     Report,
     ReportAnswer,
-    RoundRow,
     Rounds,
     RunJson,
     RunName,
@@ -40,10 +41,12 @@ from .api import (
     WaitS,
     event_of,
     participant_json,
+    round_json,
     run_json,
 )
 from .data_plane import DataPlane
 from .director import Director
+from .insist import PATIENCE_S, insist
 from .json_body import JsonRoute, on_invalid_request
 from .roster import CLIENT, SPLIT_SERVER
 from .run import Run
@@ -63,14 +66,19 @@ router = APIRouter(
 
 
 def create_app(
-    records: Records, clock: Callable[[], float] = time.time, data_plane: DataPlane | None = None
+    records: Records,
+    clock: Callable[[], float] = time.time,
+    data_plane: DataPlane | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> FastAPI:
     """The coordinator as an ASGI app; `app.state.director.stop` answers the open long polls.
+
+    `patience_s` is how long it goes on trying to write to a database that is away.
 
     Raises:
         StoreCorrupt, StoreUnavailable: when the records cannot be read.
     """
-    director = Director(records, clock, data_plane or DataPlane())
+    director = Director(records, clock, data_plane or DataPlane(), patience_s)
 
     handlers: dict[Any, Any] = {**http.exception_handlers, RequestValidationError: on_invalid_request}
 
@@ -94,14 +102,14 @@ def create_app(
 
 
 def main(settings: CoordinatorSettings) -> None:
-    """Run the coordinator until it is told to end.
+    """Run the coordinator until it is told to end. A database that is not up yet is waited for.
 
     Raises:
         PortInUse: when the address to listen on cannot be had.
         InvalidSetting, StoreNotWritable, StoreUnavailable, StoreCorrupt: when the records cannot be used.
     """
     start_logging(ROLE, settings.log_level)
-    records = Records(settings.records_url)
+    records = asyncio.run(insist(partial(Records, settings.records_url)))
     try:
         app = create_app(records)
         http.serve(app, http.listen(settings), role=ROLE, on_stop=app.state.director.stop)
@@ -120,17 +128,23 @@ async def health() -> Health:
 
 
 @router.post("/participants", tags=["participants"], summary="Register, or say that one is still there")
-async def register(request: Request, registration: Registration) -> ParticipantJson:
+async def register(request: Request, registration: Registration) -> Registered:
     director = director_of(request)
     participant = director.roster.register(registration.id, registration.role, registration.address, registration.info)
     if registration.role == CLIENT:
         await director.offer_clients()
-    return participant_json(participant)
+    roster = director.roster
+    return Registered(
+        **vars(participant_json(participant, alive=True)),
+        split_servers=roster.servers(SPLIT_SERVER),
+        fed_server=roster.fed_server(),
+    )
 
 
 @router.get("/participants", tags=["participants"], summary="Everybody who ever registered")
 async def participants(request: Request) -> Participants:
-    return Participants(participants=[participant_json(one) for one in director_of(request).roster.all()])
+    roster = director_of(request).roster
+    return Participants(participants=[participant_json(one, roster.alive(one.id)) for one in roster.all()])
 
 
 @router.post(
@@ -180,6 +194,11 @@ async def stop_run(request: Request, run: InPath) -> RunJson:
     return run_json(await director_of(request).stop_run(run))
 
 
+@router.post("/runs/{run}/resume", tags=["runs"], summary="Go on with a run that failed or was stopped")
+async def resume_run(request: Request, run: InPath) -> RunJson:
+    return run_json(await director_of(request).resume_run(run))
+
+
 @router.get("/runs/{run}/metrics", tags=["results"], summary="What each client reported of each round")
 async def metrics(request: Request, run: InPath) -> Metrics:
     return Metrics.model_validate({"metrics": await director_of(request).metrics(run)})
@@ -187,7 +206,7 @@ async def metrics(request: Request, run: InPath) -> Metrics:
 
 @router.get("/runs/{run}/rounds", tags=["results"], summary="The rounds with their versions and results")
 async def rounds(request: Request, run: InPath) -> Rounds:
-    return Rounds(rounds=[RoundRow.model_validate(row) for row in director_of(request).run(run).rounds.values()])
+    return Rounds(rounds=[round_json(row) for row in director_of(request).run(run).rounds.values()])
 
 
 @router.post("/tasks/poll", tags=["clients"], summary="The open tasks of some clients, now or as soon as there is one")

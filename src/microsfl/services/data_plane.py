@@ -28,7 +28,11 @@ Servers = Callable[[], Sequence[str]]
 
 
 class Prepared(BaseModel):
+    """Where an area of the store stands: its newest version, the round that is open, and whether that is sealed."""
+
     version: NonNegativeInt
+    open_round: NonNegativeInt = 0
+    sealed: bool = False
 
 
 class ReduceAnswer(BaseModel):
@@ -60,16 +64,16 @@ class DataPlane:
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
         self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=8)
 
-    async def prepare(self, servers: Servers, spec: RunSpec) -> None:
-        """Have the run's specification and its version 0 written."""
-        await self._call(servers, "/v1/runs", {"spec": spec.model_dump(mode="json")}, Prepared)
+    async def prepare(self, servers: Servers, spec: RunSpec) -> Prepared:
+        """Have the run's specification and its version 0 written, unless they are there already."""
+        return await self._call(servers, "/v1/runs", {"spec": spec.model_dump(mode="json")}, Prepared)
 
     async def reduce(self, servers: Servers, run: str, round_: int) -> ReduceAnswer:
         """Have a split server close the round and commit the body."""
         return await self._call(servers, "/v1/reduce", {"run": run, "round": round_}, ReduceAnswer)
 
     async def aggregate(self, servers: Servers, run: str, round_: int, clients: Sequence[str]) -> AggregateAnswer:
-        """Have the fed server average the client-side weights of `clients`."""
+        """Have the fed server average the client-side weights of `clients`; of none: of whoever has an update there."""
         message = {"run": run, "round": round_, "clients": list(clients)}
         return await self._call(servers, "/v1/aggregate", message, AggregateAnswer)
 

@@ -9,34 +9,45 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from ..core import rounds
-from ..core.rounds import Aggregate, Command, Evaluate, Event, Reduce, RunState, Status, Task, Train
-from ..errors import ClientNotFound, InvalidSetting, MicrosflError, OperationError, RunExists, RunNotFound, Unreachable
+from ..core.rounds import Aggregate, Command, Evaluate, Event, Reduce, Task, Train
+from ..core.run_state import Status, to_json
+from ..errors import ClientNotFound, MicrosflError, OperationError, RunExists, RunNotActive, RunNotFound
 from ..process import event as log_event
 from ..process import log
 from ..records import Records, Row
 from ..spec import RunSpec
+from .adoption import check_resolved, go_on, prepare
 from .bells import Bells
 from .data_plane import DataPlane
+from .insist import PATIENCE_S, insist
+from .patience import due, reason
 from .roster import FED_SERVER, SPLIT_SERVER, Roster
-from .run import Run, load, plan, take
+from .run import Run, Step, load, plan, take
 
-FLUSH_EVERY_S = 3.0
+PATROL_EVERY_S = 0.25
+# How long a poll or a registration waits for what it changes; with the database away, it is answered all the same.
+BRIEFLY_S = 1.0
 
 
 class Director:
     """Holds the runs, hands out tasks, and drives the data plane. Its coroutines belong to one event loop.
 
+    `patience_s` is how long it goes on trying to write to a database that is away.
+
     Raises, when it is made:
         StoreCorrupt, StoreUnavailable: when the records cannot be read.
     """
 
-    def __init__(self, records: Records, clock: Callable[[], float], data_plane: DataPlane) -> None:
+    def __init__(
+        self, records: Records, clock: Callable[[], float], data_plane: DataPlane, patience_s: float = PATIENCE_S
+    ) -> None:
         self.roster = Roster(records, clock)
-        self._records, self._clock, self._data_plane = records, clock, data_plane
-        self._runs = {record.name: load(records, record) for record in records.runs()}
+        self._records, self._clock, self._data_plane, self._patience_s = records, clock, data_plane, patience_s
+        self._runs = {record.name: load(records, record, clock()) for record in records.runs()}
         self._bells = Bells()
         self._creating = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -47,7 +58,8 @@ class Director:
         """Go on with whatever is pending; call it on the event loop."""
         for run in self.runs():
             self._carry_out(run, rounds.pending(run.state))
-        self._spawn(self._keep_roster())
+        self._spawn(self.roster.keep())
+        self._spawn(self._patrol())
 
     def stop(self) -> None:
         """Answer every long poll, now and from now on at once."""
@@ -58,7 +70,7 @@ class Director:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await self._flush_roster()
+        await self.roster.try_to_flush()
 
     # Runs
 
@@ -83,21 +95,22 @@ class Director:
             InvalidSetting: when a value that decides the result is still "auto".
             RunExists: when there is a run of this name with another specification.
             Unreachable: when there is no split server or no fed server, or none answers.
+            StoreCorrupt: when the areas of the store do not belong together.
             MicrosflError: whatever the data plane has against the specification.
         """
-        _check_resolved(spec)
+        check_resolved(spec)
         async with self._creating:
             existing = self._runs.get(spec.run.name)
             if existing is not None:
                 if existing.spec.decisive != spec.decisive:
                     raise RunExists(f"There is a run '{existing.name}' with another specification.")
                 return existing, False
-            await self._prepare(spec)
-            state = RunState(rounds=spec.run.rounds, needed=spec.data.clients, managed=spec.run.managed)
-            run = Run(spec, self._clock(), state)
-            await asyncio.to_thread(self._records.add_run, run.record())
+            state = await prepare(self._data_plane, self.roster, spec)
+            now = self._clock()
+            run = Run(spec, now, state, now)
+            await insist(partial(self._add, run), self._patience_s)
             self._runs[run.name] = run
-        log_event("run created", run=run.name)
+        log_event("run created", run=run.name, round=state.round, begins=state.begins)
         return run, True
 
     async def watch(self, name: str, after: int, wait_s: float) -> Run:
@@ -132,6 +145,25 @@ class Director:
         await self._handle(run, rounds.StopRequested())
         return run
 
+    async def resume_run(self, name: str) -> Run:
+        """Go on, from where the store stands, with a run that failed or was stopped; of no effect on one that goes on.
+
+        Raises:
+            RunNotFound
+            RunNotActive: when the run is finished.
+            MicrosflError: whatever stands in the way of creating a run.
+        """
+        run = self.run(name)
+        if run.state.status is Status.FINISHED:
+            raise RunNotActive(f"Run '{name}' is finished; there is nothing to resume.")
+        if run.state.ended:
+            state = go_on(await prepare(self._data_plane, self.roster, run.spec), run.rounds)
+            await self._handle(run, rounds.ResumeRequested(state))
+            rows = await asyncio.to_thread(self._records.metrics, name, run.state.round)
+            run.reports = {row["client"]: row for row in rows}
+            await self.offer_clients()
+        return run
+
     async def metrics(self, name: str) -> list[Row]:
         """The run's metrics, a row for each round and client.
 
@@ -144,9 +176,15 @@ class Director:
 
     async def offer_clients(self) -> None:
         """Let the waiting runs begin that have enough clients by now."""
-        waiting = [run for run in self.runs() if run.state.status is Status.WAITING]
-        for run in waiting:
-            await self._handle(run, rounds.ClientsAvailable(self.roster.clients()))
+        # A run that is locked may be waiting for the database; the patrol offers the clients again when it is unlocked.
+        waiting = [run for run in self.runs() if run.state.status is Status.WAITING and not run.lock.locked()]
+        await self._briefly((run, rounds.ClientsAvailable(self.roster.clients())) for run in waiting)
+
+    async def _welcome(self, clients: Sequence[str]) -> None:
+        """Who asks for work is waited for again."""
+        await self._briefly(
+            (run, rounds.ClientBack(client)) for run in self.runs() for client in clients if client in run.state.away
+        )
 
     async def poll(self, clients: Sequence[str], wait_s: float) -> list[tuple[Run, Task]]:
         """The open tasks of these clients, as soon as there is one; or none, after `wait_s` seconds.
@@ -155,6 +193,7 @@ class Director:
             ClientNotFound: for clients that never registered.
         """
         self.roster.heard_of(clients)
+        await self._welcome(clients)
         await self.offer_clients()
         tasks = self._tasks(clients)
         if not tasks:
@@ -171,6 +210,8 @@ class Director:
         run = self.run(name)
         if run.state.clients and client not in run.state.clients:
             raise ClientNotFound(f"Run '{name}' has no client '{client}'.")
+        with suppress(ClientNotFound):  # with an empty database, a report may come before the registration
+            self.roster.heard_of([client])
         return await self._handle(run, event, metrics, client)
 
     def _tasks(self, clients: Sequence[str]) -> list[tuple[Run, Task]]:
@@ -184,25 +225,43 @@ class Director:
         """Take `event` with the columns it `brought` (see `run.plan`); False when it changes nothing.
 
         Raises:
-            StoreUnavailable: when the records cannot be written; then nothing has changed either.
+            StoreUnavailable: when the records could not be written for `patience_s`; then nothing has changed either.
         """
         async with run.lock:
             state, commands = rounds.step(run.state, event)
             if state == run.state:
                 return False
-            step = plan(run, state, self._clock(), brought or {}, client)
-            await asyncio.to_thread(
-                self._records.save_progress,
-                run.name,
-                rounds.to_json(state),
-                run.revision + 1,
-                rounds=step.rounds,
-                metrics=step.metrics,
-            )
+            now = self._clock()
+            step = plan(run, state, now, brought or {}, client, lambda one: reason(run, self.roster, one, now))
+            await insist(partial(self._save, run, step), self._patience_s)
             take(run, step)
         self._tell(run, commands)
         self._carry_out(run, commands)
         return True
+
+    def _save(self, run: Run, step: Step) -> None:
+        state = to_json(step.state)
+        self._records.save_progress(run.name, state, run.revision + 1, rounds=step.rounds, metrics=step.metrics)
+
+    def _add(self, run: Run) -> None:
+        record = run.record()
+        try:
+            self._records.add_run(record)
+        except RunExists:
+            if record not in self._records.runs():  # else it is this very run: only the answer was lost before
+                raise
+
+    async def _briefly(self, news: Iterable[tuple[Run, Event]]) -> None:
+        """Take events that come up again if they are not recorded; wait for that, but not for long."""
+        work = [self._spawn(self._try(run, event)) for run, event in list(news)]
+        if work:
+            await asyncio.wait(work, timeout=BRIEFLY_S)
+
+    async def _try(self, run: Run, event: Event) -> None:
+        try:
+            await self._handle(run, event)
+        except OperationError as error:
+            log_event("event not recorded", logging.WARNING, run=run.name, what=type(event).__name__, error=str(error))
 
     def _tell(self, run: Run, commands: Iterable[Command]) -> None:
         called = [_client_topic(command.client) for command in commands if isinstance(command, Train | Evaluate)]
@@ -248,35 +307,27 @@ class Director:
                 run.revision += 1
             self._tell(run, ())
 
-    async def _prepare(self, spec: RunSpec) -> None:
-        missing = [role for role in (SPLIT_SERVER, FED_SERVER) if not self.roster.servers(role)]
-        if missing:
-            raise Unreachable(f"No {' and no '.join(missing)} has registered with this coordinator; start one.")
-        for role in (SPLIT_SERVER, FED_SERVER):
-            await self._data_plane.prepare(partial(self.roster.servers, role), spec)
-
     # Background
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("background work broke", exc_info=task.exception())
 
-    async def _keep_roster(self) -> None:
+    async def _patrol(self) -> None:
+        """Tell the runs what time it is. What is due follows from state and records, so a restart loses no timer."""
         while True:
-            await asyncio.sleep(FLUSH_EVERY_S)
-            await self._flush_roster()
-
-    async def _flush_roster(self) -> None:
-        try:
-            await self.roster.flush()
-        except OperationError as error:
-            log_event("participants not written", logging.WARNING, error=str(error))
+            await asyncio.sleep(PATROL_EVERY_S)
+            for run in self.runs():
+                for event in due(run, self.roster, self._clock()):
+                    await self._try(run, event)
+            await self.offer_clients()
 
 
 def _run_topic(run: Run) -> str:
@@ -285,8 +336,3 @@ def _run_topic(run: Run) -> str:
 
 def _client_topic(client: str) -> str:
     return f"client/{client}"
-
-
-def _check_resolved(spec: RunSpec) -> None:
-    if spec.unresolved:
-        raise InvalidSetting(f"{', '.join(spec.unresolved)} must not be 'auto' any more when a run is created.")

@@ -7,19 +7,24 @@ by itself: servers register every other second, and a client that is not known i
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..errors import ClientNotFound, InvalidId
+from ..errors import ClientNotFound, InvalidId, OperationError
+from ..process import event
 from ..records import Participant, Records
 
 CLIENT = "client"
 SPLIT_SERVER = "split-server"
 FED_SERVER = "fed-server"
 
-SERVER_SILENCE_S = 10.0  # servers register every 2 s
-CLIENT_SILENCE_S = 120.0  # clients poll every 30 s, but not while they train
+# How long a participant counts as alive after it was heard of. Servers register every 2 s, also while they compute;
+# a client process says every few seconds that it is there, also while it trains.
+SERVER_LEASE_S = 6.0
+CLIENT_LEASE_S = 15.0
+FLUSH_EVERY_S = 3.0
 
 
 class Roster:
@@ -29,7 +34,20 @@ class Roster:
         self._records, self._clock = records, clock
         self._known = {one.id: one for one in records.participants()}
         self._unwritten: set[str] = set()
-        self._began_at = clock()
+        self.began_at = clock()
+
+    async def keep(self) -> None:
+        """Write every few seconds, for ever."""
+        while True:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            await self.try_to_flush()
+
+    async def try_to_flush(self) -> None:
+        """Write what changed; what could not be written is kept for the next time."""
+        try:
+            await self.flush()
+        except OperationError as error:
+            event("participants not written", logging.WARNING, error=str(error))
 
     async def flush(self) -> None:
         """Write what changed since the last time, in one transaction."""
@@ -75,22 +93,35 @@ class Roster:
         self._known.update({id_: replace(one, last_seen=now) for id_, one in known.items()})
         self._unwritten.update(known)
 
+    def silent_s(self, id_: str) -> float:
+        """Seconds since a participant was last heard of.
+
+        At most the age of this process: while the coordinator was down, nobody had the chance to call.
+        """
+        known = self._known.get(id_)
+        return self._clock() - max(known.last_seen if known else 0.0, self.began_at)
+
+    def alive(self, id_: str) -> bool:
+        """Whether a participant's lease still holds."""
+        known = self._known.get(id_)
+        return known is not None and self.silent_s(id_) <= lease_s(known.role)
+
     def clients(self) -> tuple[str, ...]:
-        """The clients that were heard of lately, by id."""
-        since = self._clock() - CLIENT_SILENCE_S
+        """The clients that were heard of lately, by id. What an earlier coordinator heard is not enough to begin."""
+        since = self._clock() - CLIENT_LEASE_S
         return tuple(one.id for one in self.all() if one.role == CLIENT and one.last_seen >= since)
 
     def servers(self, role: str) -> list[str]:
-        """URLs of the servers of a role, by id: those heard of lately, or all known ones when none was.
-
-        Right after a restart everybody counts as heard of, since nobody had the chance to call.
-        """
+        """URLs of the servers of a role, by id: those that are alive, or all known ones when none is."""
         known = [one for one in self.all() if one.role == role and one.address]
-        since = self._clock() - SERVER_SILENCE_S
-        recent = [one for one in known if max(one.last_seen, self._began_at) >= since]
-        return [one.address for one in recent or known if one.address]
+        alive = [one for one in known if self.alive(one.id)]
+        return [one.address for one in alive or known if one.address]
 
     def fed_server(self) -> str | None:
         """URL of the fed server that was heard of last."""
         known = [one for one in self._known.values() if one.role == FED_SERVER]
         return max(known, key=lambda one: one.last_seen).address if known else None
+
+
+def lease_s(role: str) -> float:
+    return CLIENT_LEASE_S if role == CLIENT else SERVER_LEASE_S

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 
-from ..core.rounds import Phase, RunState, Status, from_json, summarize, to_json
+from ..core.rounds import left_out
+from ..core.run_state import Phase, RunState, Status, from_json, to_json
+from ..core.summary import summarize
 from ..errors import MicrosflError, StoreCorrupt
 from ..records import Records, Row, RunRecord
 from ..spec import RunSpec
@@ -16,12 +19,14 @@ from ..spec import RunSpec
 class Run:
     """`rounds`, and `reports` of the current round by client, mirror what the records hold.
 
-    `revision` grows by one with each step.
+    `revision` grows by one with each step; `progress_at` is when one last brought the run on, or when this process took
+    it up.
     """
 
     spec: RunSpec
     created_at: float
     state: RunState
+    progress_at: float
     revision: int = 1
     rounds: dict[int, Row] = field(default_factory=dict)
     reports: dict[str, Row] = field(default_factory=dict)
@@ -39,13 +44,14 @@ class Run:
 class Step:
     """From the state that a run has to `state`; the rows hold the columns that are new, by round (and client)."""
 
+    at: float
     state: RunState
     rounds: dict[int, Row]
     metrics: dict[tuple[int, str], Row]
 
 
-def load(records: Records, record: RunRecord) -> Run:
-    """The run as it was left.
+def load(records: Records, record: RunRecord, now: float) -> Run:
+    """The run as it was left, taken up `now`.
 
     Raises:
         StoreCorrupt: when its specification or state cannot be read.
@@ -56,11 +62,14 @@ def load(records: Records, record: RunRecord) -> Run:
         raise StoreCorrupt(f"Run '{record.name}' in the database {records.url} cannot be read: {error}") from None
     rows = {row["round"]: row for row in records.rounds(record.name)}
     reports = {row["client"]: row for row in records.metrics(record.name, state.round)}
-    return Run(spec, record.created_at, state, record.revision, rows, reports)
+    return Run(spec, record.created_at, state, now, record.revision, rows, reports)
 
 
-def plan(run: Run, state: RunState, now: float, brought: Row, client: str | None) -> Step:
-    """The step to `state`; `brought` are metrics that `client` reported or, without one, columns of the round."""
+def plan(run: Run, state: RunState, now: float, brought: Row, client: str | None, why: Callable[[str], str]) -> Step:
+    """The step to `state`; `brought` are metrics that `client` reported or, without one, columns of the round.
+
+    `why` says for what reason a client is left out.
+    """
     rounds: dict[int, Row] = {}
     metrics: dict[tuple[int, str], Row] = {}
     this = run.state.round
@@ -74,9 +83,31 @@ def plan(run: Run, state: RunState, now: float, brought: Row, client: str | None
     if _left(run.state, state, Phase.EVALUATING):
         reports = {**run.reports, **{one: {**run.reports.get(one, {}), **row} for (_, one), row in metrics.items()}}
         rounds[this] = {"ended_at": now, **asdict(summarize(reports.values(), _seconds(run.rounds[this])))}
-    if state.phase is Phase.TRAINING and run.state.phase is not Phase.TRAINING:
+    if out := left_out(run.state, state):
+        phase = run.state.phase
+        entries = [*absent(run.rounds[this]), *({"client": one, "phase": phase, "reason": why(one)} for one in out)]
+        rounds[this] = {**rounds.get(this, {}), "absent": json.dumps(entries)}
+    if run.state.status is Status.WAITING and state.phase is not None:
+        rounds[state.round] = _begun(state, now, run.rounds.get(state.round, {}))
+    elif state.phase is Phase.TRAINING and run.state.phase is not Phase.TRAINING:
         rounds[state.round] = {"started_at": now}
-    return Step(state, {round_: row for round_, row in rounds.items() if row}, metrics)
+    return Step(now, state, {round_: row for round_, row in rounds.items() if row}, metrics)
+
+
+def absent(row: Row) -> list[Row]:
+    """Whom a round went on without: client, phase and reason."""
+    entries: list[Row] = json.loads(row.get("absent") or "[]")
+    return entries
+
+
+def _begun(state: RunState, now: float, known: Row) -> Row:
+    """Times of the first round that a run begins with, or goes on with: one that is adopted may be synced already."""
+    if state.phase is Phase.TRAINING:
+        return {"started_at": now}
+    row: Row = {"started_at": now}
+    if state.phase is Phase.EVALUATING:
+        row |= {"synced_at": now, "body_version": state.body_version, "client_version": state.client_version}
+    return {name: value for name, value in row.items() if known.get(name) is None}
 
 
 def take(run: Run, step: Step) -> None:
@@ -88,6 +119,8 @@ def take(run: Run, step: Step) -> None:
             run.reports[client] = {**run.reports.get(client, {}), **row}
     for round_, row in step.rounds.items():
         run.rounds[round_] = {"round": round_, **run.rounds.get(round_, {}), **row}
+    if replace(step.state, away=run.state.away) != run.state:  # who comes and goes is no progress by itself
+        run.progress_at = step.at
     run.state = step.state
     run.revision += 1
 

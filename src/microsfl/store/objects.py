@@ -1,117 +1,231 @@
-"""Stores behind one URL, on obstore: `file:///folder` and `memory://`."""
+"""Stores behind the verbs of `store.verbs`, on obstore: a local folder, memory, S3."""
 
 from __future__ import annotations
 
+import copy
+import os
 import re
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
-from obstore.store import LocalStore, MemoryStore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, MemoryStore, S3Store
 
 from ..errors import InvalidSetting, StoreNotWritable, StoreUnavailable
+from . import s3
+from .durable import DurableFolder, make_folder
+from .options import FolderOptions, S3Options, shown
+from .retry import NO_RETRY, Failure, Retry
+
+T = TypeVar("T")
 
 _KEY = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 
 
 class ObjectStore:
-    """The verbs of `store.verbs.Store` on an obstore back end."""
+    """The verbs of `store.verbs.Store` on an obstore back end.
 
-    def __init__(self, backend: LocalStore | MemoryStore, url: str) -> None:
+    Every verb raises StoreUnavailable when the back end fails and, where that may pass, the retry budget is spent. The
+    message names verb, key, URL and reason.
+    """
+
+    def __init__(self, backend: LocalStore | MemoryStore | S3Store, url: str, retry: Retry = NO_RETRY) -> None:
         self.backend = backend
         self.url = url
+        self.retry = retry
 
     def put(self, key: str, value: bytes) -> None:
-        try:
-            obstore.put(self.backend, _checked(key), value, use_multipart=False)
-        except (BaseError, OSError) as error:
-            raise self._unavailable("write", key, error) from error
+        self._try("write", key, lambda: self._put(_checked(key), value), writes=True)
 
     def create(self, key: str, value: bytes) -> bool:
-        try:
-            obstore.put(self.backend, _checked(key), value, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return False
-        except (BaseError, OSError) as error:
-            raise self._unavailable("create", key, error) from error
-        return True
+        return self._try("create", key, lambda: self._create(_checked(key), value), writes=True)
 
     def get(self, key: str) -> bytes:
-        try:
-            return bytes(obstore.get(self.backend, _checked(key)).bytes())
-        except (NotFoundError, FileNotFoundError):
-            raise FileNotFoundError(key) from None
-        except (BaseError, OSError) as error:
-            raise self._unavailable("read", key, error) from error
+        return self._try("read", key, lambda: bytes(obstore.get(self.backend, _checked(key)).bytes()))
 
     def exists(self, key: str) -> bool:
         try:
-            obstore.head(self.backend, _checked(key))
-        except (NotFoundError, FileNotFoundError):
+            self._try("look up", key, lambda: obstore.head(self.backend, _checked(key)))
+        except FileNotFoundError:
             return False
-        except (BaseError, OSError) as error:
-            raise self._unavailable("look up", key, error) from error
         return True
 
     def list(self, prefix: str) -> Iterator[str]:
         try:
-            pages = list(obstore.list(self.backend, _checked(prefix)))
-        except (NotFoundError, FileNotFoundError):
+            return self._try("list", prefix, lambda: self._list(_checked(prefix)))
+        except FileNotFoundError:
             return iter(())
-        except (BaseError, OSError) as error:
-            raise self._unavailable("list", prefix, error) from error
-        return iter(sorted(entry["path"] for page in pages for entry in page))
 
     def delete(self, key: str) -> None:
         try:
-            obstore.delete(self.backend, _checked(key))
-        except (NotFoundError, FileNotFoundError):
+            self._try("delete", key, lambda: obstore.delete(self.backend, _checked(key)))
+        except FileNotFoundError:
             return
-        except (BaseError, OSError) as error:
-            raise self._unavailable("delete", key, error) from error
 
-    def probe(self) -> None:
-        """Write and remove one small value.
+    def probe(self, within_s: float | None = None) -> None:
+        """Use every verb on one small value, and see that a second create of it is refused.
+
+        Args:
+            within_s: a shorter retry budget than the store's own.
 
         Raises:
-            StoreNotWritable: when that fails, naming the URL.
+            StoreNotWritable: when the store refuses, or does not keep create-if-absent; naming URL and reason.
+            StoreUnavailable: when it does not answer, or only with failures that may pass.
         """
-        key = f"probe-{uuid.uuid4().hex}"
+        patient = copy.copy(self)
+        if within_s is not None:
+            patient.retry = Retry(min(within_s, self.retry.budget_s))
         try:
-            self.create(key, b"microsfl")
-            self.delete(key)
+            patient._probe(f"probe-{uuid.uuid4().hex}")
         except StoreUnavailable as error:
-            raise StoreNotWritable(f"The store {self.url} cannot be written: {error}") from None
+            cause = error.__cause__
+            if isinstance(cause, Exception) and self._failure(cause).passes:
+                raise
+            raise StoreNotWritable(f"The store {self.url} cannot be used: {error}") from None
 
-    def _unavailable(self, verb: str, key: str, error: Exception) -> StoreUnavailable:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return StoreUnavailable(f"Cannot {verb} '{key}' in {self.url}: {reason:.200}")
+    def _probe(self, key: str) -> None:
+        list(self.list(key))
+        self.exists(key)
+        first, second = b"first", b"second"
+        # The first create may say False: when its answer was lost, the try after it finds what it wrote.
+        self.create(key, first)
+        try:
+            twice = self.create(key, second)
+            kept = self.get(key)
+        finally:
+            self.delete(key)
+        if twice or kept != first:
+            raise StoreNotWritable(
+                f"The store {self.url} cannot be used: it lets a key be created twice (it does not keep "
+                "'If-None-Match: *'), and then a contribution could be lost or count twice. Use a store that has "
+                "conditional writes."
+            )
+
+    def _put(self, key: str, value: bytes) -> None:
+        obstore.put(self.backend, key, value, use_multipart=False)
+
+    def _create(self, key: str, value: bytes) -> bool:
+        try:
+            obstore.put(self.backend, key, value, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def _list(self, prefix: str) -> Iterator[str]:
+        return iter(sorted(entry["path"] for page in obstore.list(self.backend, prefix) for entry in page))
+
+    def _try(self, verb: str, key: str, call: Callable[[], T], *, writes: bool = False) -> T:
+        """`call()`, again while it fails in a way that passes and the budget lasts.
+
+        Raises:
+            FileNotFoundError: when a key that is read is not there.
+            StoreUnavailable.
+        """
+        began, tries = time.monotonic(), 0
+        while True:
+            tries += 1
+            try:
+                return call()
+            except (BaseError, OSError) as error:
+                if not writes and self._missing(error):
+                    raise FileNotFoundError(key) from None
+                failed, spent_s = self._failure(error), time.monotonic() - began
+                pause_s = self.retry.pause_s(tries, spent_s) if failed.passes else None
+                if pause_s is None:
+                    after = f" (after {tries} tries in {spent_s:.1f} s)" if tries > 1 else ""
+                    raise StoreUnavailable(f"Cannot {verb} '{key}' in {self.url}: {failed.reason}{after}") from error
+            time.sleep(pause_s)
+
+    def _missing(self, error: Exception) -> bool:
+        return isinstance(error, FileNotFoundError)
+
+    def _failure(self, error: Exception) -> Failure:
+        lines = str(error).strip().splitlines()
+        return Failure(lines[0][:200] if lines else type(error).__name__, passes=False)
 
 
-def open_store(url: str) -> ObjectStore:
-    """The store at `url`.
+class FolderStore(ObjectStore):
+    """A local folder whose writes are on the disk when they return."""
+
+    def __init__(self, backend: LocalStore, url: str, folder: DurableFolder) -> None:
+        super().__init__(backend, url)
+        self.folder = folder
+
+    def _put(self, key: str, value: bytes) -> None:
+        self.folder.put(key, value)
+
+    def _create(self, key: str, value: bytes) -> bool:
+        return self.folder.create(key, value)
+
+
+class S3ObjectStore(ObjectStore):
+    """A bucket, or a part of one. Of S3's conditions only `If-None-Match: *` is used, and no e-tag."""
+
+    def _create(self, key: str, value: bytes) -> bool:
+        try:
+            obstore.put(self.backend, key, value, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            # obstore says so for 412, the key is there, and for 409, another write of it is on its way. That one may
+            # still fail, and a False with nothing there would lose what the caller has: so look.
+            if self._is_there(key):
+                return False
+            raise
+        return True
+
+    def _is_there(self, key: str) -> bool:
+        try:
+            obstore.head(self.backend, key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _missing(self, error: Exception) -> bool:
+        return super()._missing(error) and "NoSuchBucket" not in str(error)
+
+    def _failure(self, error: Exception) -> Failure:
+        return s3.failure(error)
+
+
+def open_store(url: str, environment: Mapping[str, str] | None = None) -> ObjectStore:
+    """The store at `url`: file:///folder[?fsync=true], s3://bucket/prefix[?retry_s=30&timeout_s=30] or memory://.
+
+    Args:
+        environment: where S3's endpoint, region and credentials are; default: this process's.
 
     Raises:
-        InvalidSetting: for a URL of no known kind.
+        InvalidSetting: for a URL of no known kind, an option that it does not have, a wrong S3 environment.
         StoreNotWritable: when a file:// folder cannot be made.
     """
     parts = urlsplit(url)
     if url == "memory://":
         return ObjectStore(MemoryStore(), url)
-    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
-        return ObjectStore(_local(Path(unquote(parts.path)), url), url)
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/") and not parts.fragment:
+        return _folder_store(Path(unquote(parts.path)), url, FolderOptions.parse(url, parts.query))
+    prefix = parts.path.strip("/")
+    if parts.scheme == "s3" and s3.BUCKET.fullmatch(parts.netloc) and (not prefix or _KEY.fullmatch(prefix)):
+        options = S3Options.parse(url, parts.query)
+        backend = s3.connect(
+            parts.netloc, prefix, options.timeout_s, os.environ if environment is None else environment
+        )
+        return S3ObjectStore(backend, url, Retry(options.retry_s))
     raise InvalidSetting(
-        f"Store URL '{url:.100}' is not known; use file:///absolute/folder, or memory:// within one process."
+        f"Store URL '{shown(url)}' is not known; use file:///absolute/folder, s3://bucket/prefix, or memory:// within "
+        "one process."
     )
 
 
-def _local(folder: Path, url: str) -> LocalStore:
+def _folder_store(folder: Path, url: str, options: FolderOptions) -> ObjectStore:
     try:
+        if options.fsync:
+            make_folder(folder)
+            return FolderStore(LocalStore(folder), url, DurableFolder(folder))
         folder.mkdir(parents=True, exist_ok=True)
-        return LocalStore(folder)
+        return ObjectStore(LocalStore(folder), url)
     except (OSError, BaseError) as error:
         raise StoreNotWritable(f"The store {url} cannot be made: {str(error).splitlines()[0]}") from None
 

@@ -16,7 +16,11 @@ class Put(Protocol):
 
 class Create(Protocol):
     def create(self, key: str, value: bytes) -> bool:
-        """Write unless the key exists, atomically among all writers; False when it existed."""
+        """Write unless the key exists, atomically among all writers; False when it is there already.
+
+        What is there after a False may be what this very call wrote: over a network, the answer to its first try can
+        get lost and its second try finds it. So True says "I was first", and False does not say "I was not".
+        """
 
 
 class Get(Protocol):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..core.reduce import BodyState, OptimizerRule, Reduction, next_state
 from ..core.step import Gradients
 from ..core.unit import UnitKey
-from ..errors import NotFinite, StoreCorrupt
+from ..errors import InputError, NotFinite, StoreCorrupt
 from ..store.verbs import Store
 from ..wire.messages import Activations, Contribution, UnitMessage
 from ..wire.tensors import check_finite, decode, encode
@@ -227,9 +227,14 @@ class BodySync:
         return 1 if self.rule.unit == 1 else self._read(unit).batches
 
     def _read(self, key: UnitKey) -> Contribution:
-        contribution = Contribution.unpack(self.store.get(keys.contribution(key)))
+        path = keys.contribution(key)
+        content = self.store.get(path)
+        try:
+            contribution = Contribution.unpack(content)
+        except InputError as error:
+            raise StoreCorrupt(f"'{path}' cannot be read: {error}") from None
         if contribution.key != key:
-            raise StoreCorrupt(f"'{keys.contribution(key)}' is the contribution of {contribution.key}.")
+            raise StoreCorrupt(f"'{path}' is the contribution of {contribution.key}.")
         return contribution
 
     def _load(self, commit: Commit) -> BodyState:

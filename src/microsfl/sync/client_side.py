@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..core.reduce import fedavg
 from ..core.step import Tensors, check_like
-from ..errors import ClientNotFound, TensorMismatch
+from ..errors import ClientNotFound, InputError, StoreCorrupt, TensorMismatch
 from ..store.verbs import Store
 from ..wire.messages import Update
 from ..wire.tensors import encode
@@ -116,10 +116,18 @@ class ClientSync:
 
     def _read(self, round_: int, client: str) -> Update:
         try:
-            return Update.unpack(self.update(round_, client))
+            content = self.update(round_, client)
         except ClientNotFound:
             self.chain.check_round(round_)  # it may have been committed, and cleaned up, in the meantime
             raise
+        path = keys.update(self.run, round_, client)
+        try:
+            update = Update.unpack(content)
+        except InputError as error:
+            raise StoreCorrupt(f"'{path}' cannot be read: {error}") from None
+        if (update.run, update.round, update.client) != (self.run, round_, client):
+            raise StoreCorrupt(f"'{path}' is the update of client '{update.client}' in round {update.round}.")
+        return update
 
     def _check(self, weights: Tensors) -> None:
         if weights.keys() != self.initial.keys():

@@ -110,6 +110,9 @@ class Chain:
             raise StoreCorrupt(f"'{key}' is not a commit: {error.errors()[0]['msg']}.") from None
         if commit.version != version:
             raise StoreCorrupt(f"'{key}' says that it is version {commit.version}.")
+        for file in (commit.weights, commit.optimizer):
+            if file is not None and not file.key.startswith(keys.area(self.run, self.area) + "/"):
+                raise StoreCorrupt(f"'{key}' names the file '{file.key}', which is not of run '{self.run}'.")
         return commit
 
     def head(self, at_least: int = 0) -> Commit:
@@ -153,7 +156,9 @@ class Chain:
             sha256=digest,
             size_bytes=len(content),
         )
-        self.store.create(file.key, content)
+        # A file of that name may be there and torn, after a power cut; what it should hold is what its name says.
+        if not self.store.create(file.key, content) and self.store.get(file.key) != content:
+            self.store.put(file.key, content)
         return file
 
     def read(self, file: File) -> bytes:

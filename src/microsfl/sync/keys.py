@@ -12,6 +12,16 @@ def spec(run: str) -> str:
     return f"runs/{run}/run.json"
 
 
+def run_of(path: str) -> str | None:
+    """The run whose specification stands at `path`; None for any other path."""
+    parts = path.split("/")
+    return parts[1] if len(parts) == 3 and (parts[0], parts[2]) == ("runs", "run.json") else None
+
+
+def area(run: str, area: str) -> str:
+    return f"runs/{run}/{area}"
+
+
 def version(run: str, area: str, number: int) -> str:
     return f"runs/{run}/{area}/{number}"
 

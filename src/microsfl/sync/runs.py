@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 from typing import Protocol
 
-from ..errors import InputError, RunExists, RunNotFound, StoreCorrupt
+from ..errors import InvalidSetting, RunExists, RunNotFound, StoreCorrupt, UnknownSetting, UnsupportedFormat
 from ..spec import RunSpec
-from ..store.verbs import Create, Get
+from ..store.verbs import Create, Get, List
 from . import keys
+
+# Raised when a file of a run changes its meaning; docs/concepts/architecture.md describes format 1.
+FORMAT = 1
+
+
+def runs_in(store: List) -> list[str]:
+    """Names of the runs that the store holds, sorted."""
+    return sorted(name for path in store.list("runs") if (name := keys.run_of(path)) is not None)
 
 
 class SpecStore(Create, Get, Protocol):
@@ -20,23 +28,32 @@ def create_run(store: SpecStore, spec: RunSpec) -> None:
 
     Raises:
         RunExists: when the name has another specification.
+        UnsupportedFormat, StoreCorrupt: when what stands under the name cannot be read.
     """
-    key = keys.spec(spec.run.name)
     decisive = spec.decisive
-    if not store.create(key, decisive.to_json().encode()) and load_run(store, spec.run.name) != decisive:
+    content = json.dumps({"format": FORMAT, "spec": json.loads(decisive.to_json())}, sort_keys=True)
+    if not store.create(keys.spec(spec.run.name), content.encode()) and load_run(store, spec.run.name) != decisive:
         raise RunExists(f"Run '{spec.run.name}' exists with another specification; choose another run.name.")
 
 
-def load_run(store: SpecStore, run: str) -> RunSpec:
+def load_run(store: Get, run: str) -> RunSpec:
     """What is decisive of a run's specification.
 
     Raises:
-        RunNotFound, StoreCorrupt.
+        RunNotFound: when there is no such run.
+        UnsupportedFormat: when a newer or older version wrote it.
+        StoreCorrupt: when it cannot be read.
     """
     key = keys.spec(run)
     try:
-        return RunSpec.parse(json.loads(store.get(key)))
+        content = json.loads(store.get(key))
+        if content["format"] != FORMAT:
+            raise UnsupportedFormat(
+                f"Run '{run}' is stored in format {content['format']!r:.20} and this version of microsfl reads format "
+                f"{FORMAT}: use the version that wrote it."
+            )
+        return RunSpec.parse(content["spec"])
     except FileNotFoundError:
         raise RunNotFound(f"There is no run '{run}'.") from None
-    except (ValueError, InputError) as error:
+    except (ValueError, TypeError, KeyError, UnknownSetting, InvalidSetting) as error:
         raise StoreCorrupt(f"'{key}' is not a specification that this version reads: {error}") from None

@@ -1,0 +1,67 @@
+"""Starts processes again that ended without being told to, within a limit, and says so."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from .child import Child
+
+LOOK_EVERY_S = 0.05
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+STEADY_S = 2.0
+
+
+class Supervisor:
+    """Watches child processes from a thread of its own.
+
+    A process that ended is started again, at once when it had been up for `STEADY_S`, else after a pause that doubles
+    with each time in a row. One that was restarted `limit` times stays down, and so does one that refuses its settings.
+    `on_change` is called after each restart.
+    """
+
+    def __init__(self, children: Sequence[Child], limit: int, on_change: Callable[[], None]) -> None:
+        self.children = children
+        self.limit = limit
+        self.on_change = on_change
+        self.reports: list[str] = []
+        self._stopped = threading.Event()
+        self._in_a_row: dict[str, int] = {}
+        self._due_at: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Restart nothing any more. When this returns, no restart is under way."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def is_down(self, child: Child) -> bool:
+        """It ended and will not be started again."""
+        return child.state == "ended" and (child.restarts >= self.limit or child.refused)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(LOOK_EVERY_S):
+            for child in list(self.children):
+                if child.state == "ended" and not self.is_down(child):
+                    self._restart_when_due(child)
+
+    def _restart_when_due(self, child: Child) -> None:
+        now = time.monotonic()
+        if child.name not in self._due_at:
+            steady = child.up_since is not None and now - child.up_since >= STEADY_S
+            self._in_a_row[child.name] = 0 if steady else self._in_a_row.get(child.name, 0) + 1
+            pause_s = FIRST_PAUSE_S * 2 ** self._in_a_row[child.name] if self._in_a_row[child.name] else 0.0
+            self._due_at[child.name] = now + min(pause_s, LONGEST_PAUSE_S)
+        if now < self._due_at[child.name]:
+            return
+        del self._due_at[child.name]
+        ending = child.ending()
+        child.restart()
+        self.reports.append(f"{child.name} ended with {ending}; started again ({child.restarts} of {self.limit} times)")
+        self.on_change()

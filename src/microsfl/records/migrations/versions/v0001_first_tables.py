@@ -1,0 +1,82 @@
+"""The tables as they were first. A copy that stays: `records.tables` goes on, what this version is does not."""
+
+from __future__ import annotations
+
+from alembic import op
+from sqlalchemy import BigInteger, Column, Double, ForeignKey, Integer, MetaData, String, Table, Text
+
+revision = "0001"
+down_revision = None
+
+ID = String(64)
+
+metadata = MetaData()
+
+participants = Table(
+    "participants",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("address", Text),
+    Column("info", Text, nullable=False),
+    Column("first_seen", Double, nullable=False),
+    Column("last_seen", Double, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("name", ID, primary_key=True),
+    Column("spec", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("run", ID, ForeignKey("runs.name"), primary_key=True),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("body_version", BigInteger),
+    Column("client_version", BigInteger),
+    Column("contributions", BigInteger),
+    Column("left_out", BigInteger),
+    Column("batches", BigInteger),
+    Column("started_at", Double),
+    Column("synced_at", Double),
+    Column("ended_at", Double),
+    Column("accuracy", Double),
+    Column("accuracy_mean", Double),
+    Column("loss", Double),
+    Column("train_loss", Double),
+    Column("samples", BigInteger),
+    Column("seconds", Double),
+    Column("samples_per_s", Double),
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("run", ID, ForeignKey("runs.name"), primary_key=True),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("client", ID, primary_key=True),
+    Column("train_loss", Double),
+    Column("samples", BigInteger),
+    Column("batches", BigInteger),
+    Column("seconds", Double),
+    Column("bytes_up", BigInteger),
+    Column("bytes_down", BigInteger),
+    Column("started_at", Double),
+    Column("test_loss", Double),
+    Column("test_accuracy", Double),
+    Column("test_samples", BigInteger),
+    Column("eval_seconds", Double),
+    Column("eval_bytes_up", BigInteger),
+    Column("eval_bytes_down", BigInteger),
+    Column("eval_started_at", Double),
+)
+
+
+def upgrade() -> None:
+    metadata.create_all(op.get_bind(), checkfirst=False)

@@ -1,0 +1,33 @@
+"""Laws 3 and 4 under SIGKILL: real processes die by a schedule that a seed decides, several at once, and come back.
+
+A failing seed is replayed with `python -m tests.faults.chaos --schedules 1 --first-seed SEED`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.chaos import Cluster, Outcome, audit, schedule, spec_of
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_law_3_the_weights_are_those_of_the_calm_run(seed: int, living: Cluster, calm: Outcome) -> None:
+    outcome = living.run(spec_of(f"chaos-{seed}"), schedule(seed))
+    print(f"seed {seed}: {dict(outcome.kills)}")  # noqa: T201  (shown when the test fails)
+    assert outcome.hashes == calm.hashes
+    audit(outcome.commits)
+
+
+@pytest.mark.parametrize("seed", range(10, 13))
+def test_law_4_with_commits_inside_the_round_nothing_is_counted_twice(seed: int, living: Cluster) -> None:
+    outcome = living.run(spec_of(f"chaos-sync-{seed}", sync=4), schedule(seed))
+    audit(outcome.commits)
+    taken = sum(len(commit.contributions) + len(commit.left_out) for commit in outcome.commits)
+    assert taken == len(list(living.contributions(f"chaos-sync-{seed}")))
+
+
+def test_the_schedules_do_kill() -> None:
+    """The test of the test: over the seeds every role dies, and several processes at once."""
+    kills = [names for seed in range(13) for _, names in schedule(seed)]
+    assert {name.split("-")[0] for names in kills for name in names} == {"coordinator", "fed", "clients", "split"}
+    assert max(len(names) for names in kills) == 3

@@ -1,0 +1,69 @@
+"""Which run `microsfl resume` goes on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microsfl.errors import InputError, InvalidSetting, RunNotFound, StoreCorrupt, UnsupportedFormat
+from microsfl.launch.resuming import find
+from microsfl.launch.spec_file import to_toml
+from microsfl.spec import RunSpec
+from microsfl.store.objects import open_store
+from microsfl.sync import keys
+from microsfl.sync.runs import create_run
+
+
+def spec(name: str = "a") -> RunSpec:
+    return RunSpec.parse({"run": {"name": name}, "data": {"path": "/there"}})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """URL of a folder with both areas, with the runs a and b."""
+    for area in ("body", "client"):
+        for name in ("a", "b"):
+            create_run(open_store(f"file://{tmp_path}/store/{area}"), spec(name))
+    return f"file://{tmp_path}/store"
+
+
+def test_a_run_folder_is_resumed_in_place(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(to_toml(spec()))
+    assert find(str(tmp_path), None, None, None) == find(str(tmp_path), None, "a", None)
+    begun = find(str(tmp_path), None, None, None)
+    assert (begun.spec, begun.folder) == (spec(), tmp_path)
+    assert find(str(tmp_path), None, None, "/here").spec.data.path == "/here"
+
+
+def test_a_store_gives_the_specification_and_becomes_the_run_s_store(store: str) -> None:
+    for target, client_store in ((store, None), (f"{store}/", None), (f"{store}/body", f"{store}/client")):
+        begun = find(target, client_store, "b", "/here")
+        assert begun.folder is None
+        assert begun.spec.run.name == "b"
+        assert (begun.spec.store.body, begun.spec.store.client) == (f"{store}/body", f"{store}/client")
+        assert begun.spec.data.path == "/here"
+        assert begun.spec.decisive == spec("b").decisive
+
+
+def wrong(kind: type[InputError] | type[StoreCorrupt], words: str, *arguments: Any) -> None:
+    with pytest.raises(kind, match=words):
+        find(*arguments)
+
+
+def test_what_is_unclear_or_not_there_is_named(store: str, tmp_path: Path) -> None:
+    wrong(InvalidSetting, "no run.toml", str(tmp_path / "nowhere"), None, None, None)
+    wrong(InvalidSetting, r"2 runs \(a, b\); say which with --run", store, None, None, None)
+    wrong(RunNotFound, "no run 'c' in .*; it has a, b", store, None, "c", None)
+    wrong(InvalidSetting, "holds 0 runs", f"file://{tmp_path}/empty", None, None, None)
+    wrong(InvalidSetting, "--client-store", f"{store}/body", None, "a", None)
+    (tmp_path / "run.toml").write_text(to_toml(spec()))
+    wrong(RunNotFound, "no run 'z'", str(tmp_path), None, "z", None)
+
+
+def test_a_damaged_specification_is_refused(store: str) -> None:
+    open_store(f"{store}/body").put(keys.spec("a"), b'{"format": 1, "spec": 3}')
+    wrong(StoreCorrupt, r"runs/a/run\.json", store, None, "a", None)
+    open_store(f"{store}/body").put(keys.spec("a"), b'{"format": 7}')
+    wrong(UnsupportedFormat, "stored in format 7", store, None, "a", None)
