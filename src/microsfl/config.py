@@ -74,7 +74,9 @@ class ReplicaSettings(ServerSettings):
     address: HttpUrl | None = Field(
         None, description="URL under which others reach this server; default: http://HOST:PORT."
     )
-    store_url: str = Field(description="Store of this server's area: file:///folder (?fsync=true), s3://bucket/prefix or memory://.")
+    store_url: str = Field(
+        description="Store of this server's area: file:///folder (?fsync=true), s3://bucket/prefix or memory://."
+    )
     allow_models: tuple[str, ...] = Field(
         (), description="Model factories (package.module:function) that runs may name, besides the zoo's."
     )

@@ -17,7 +17,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictInt,
-    StringConstraints,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -68,7 +67,6 @@ def _known(names: Sequence[str], *, import_path: bool) -> AfterValidator:
     return AfterValidator(check)
 
 
-Id = Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$")]
 Positive = Annotated[StrictInt, Field(ge=1)]
 
 

@@ -143,7 +143,7 @@ def test_a_commit_under_another_version_s_name_is_refused() -> None:
     store = open_store("memory://")
     chain_of(store, [])
     store.put(keys.commit(RUN, keys.BODY, 1), store.get(keys.commit(RUN, keys.BODY, 0)))
-    with pytest.raises(StoreCorrupt, match="says that it is version 0"):
+    with pytest.raises(StoreCorrupt, match="says that it is version 0 after None"):
         Chain(store, RUN, keys.BODY).head()
 
 

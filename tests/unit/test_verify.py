@@ -19,6 +19,7 @@ from microsfl.sync import keys
 from microsfl.sync.commits import Chain, Commit
 from microsfl.sync.runs import load_run
 from microsfl.sync.verify import Finding, Report, verify
+from microsfl.wire.messages import Contribution
 from tests.world import World, spec_of, toy_data
 
 RUNS = ("toy", "other")
@@ -226,7 +227,9 @@ def test_another_format_is_told_from_damage(folder: Path) -> None:
 def test_what_is_harmless_is_explained_and_no_error(folder: Path, key: str, like: str | None, meaning: str) -> None:
     content = b"left" if like is None else like.encode()
     if like == "c9":
-        content = (folder / "body/runs/toy/rounds/0/gradients/c0/0.safetensors").read_bytes().replace(b"c0", b"c9")
+        file = folder / "body/runs/toy/rounds/0/gradients/c0/0.safetensors"
+        found = Contribution.unpack(file.read_bytes(), hashed=True)
+        content = found.model_copy(update={"client": like}).pack(hashed=True)
     path = folder / key.replace("{hash}", "fbc1fc5e6eb6e5d12d8cf8ac4d0b9b0c" * 2)
     if "{hash}" in key:
         path = folder / key.replace("{hash}", hashlib.sha256(content).hexdigest())

@@ -187,7 +187,7 @@ class FedServer:
         except ClientNotFound:
             return {}, {}
         self.traffic.down += len(answer.data)
-        update = Update.unpack(answer.data)
+        update = Update.unpack(answer.data, hashed=True)
         return update.optimizer, update.scalars
 
     def tensors(self, run: str, version: int) -> Tensors:

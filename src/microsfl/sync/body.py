@@ -112,7 +112,7 @@ class BodySync:
             gradients=gradients.body,
             buffers=buffers,
         )
-        self.store.create(keys.contribution(message.key), contribution.pack())
+        self.store.create(keys.contribution(message.key), contribution.pack(hashed=True))
         check_open(self.store, self.run, message.round)
 
     def contribution(self, key: UnitKey) -> Contribution | None:
@@ -124,13 +124,13 @@ class BodySync:
 
     def hand_over(self, message: Activations) -> None:
         """Store the activations of a unit, for whichever replica gets the backward."""
-        self.store.put(keys.activations(message.key), message.pack())
+        self.store.put(keys.activations(message.key), message.pack(hashed=True))
 
     def activations(self, key: UnitKey) -> Activations | None:
-        """The activations of a unit that some replica handed over; None when there are none."""
+        """The activations of a unit that some replica handed over; None when there are none that can be used."""
         try:
-            return Activations.unpack(self.store.get(keys.activations(key)))
-        except FileNotFoundError:
+            return Activations.unpack(self.store.get(keys.activations(key)), hashed=True)
+        except (FileNotFoundError, InputError):  # a torn copy is as good as none: the client sends them again
             return None
 
     def forget_activations(self, key: UnitKey) -> None:
@@ -185,7 +185,10 @@ class BodySync:
         for unit in waiting:
             if (unit.client, unit.unit) in settled:
                 continue
-            one = self._read(unit)
+            try:
+                one = self._read(unit)
+            except FileNotFoundError:
+                return  # another process has committed it since, and it was cleaned up: whoever closes looks again
             age = head.version - one.version
             if age > self.rule.max_staleness:
                 left_out.append(_left_out(one, age, self.rule.max_staleness))
@@ -230,7 +233,7 @@ class BodySync:
         path = keys.contribution(key)
         content = self.store.get(path)
         try:
-            contribution = Contribution.unpack(content)
+            contribution = Contribution.unpack(content, hashed=True)
         except InputError as error:
             raise StoreCorrupt(f"'{path}' cannot be read: {error}") from None
         if contribution.key != key:

@@ -49,7 +49,7 @@ class ClientSync:
         """
         self._check(update.weights)
         self.chain.check_round(update.round)
-        self.store.create(keys.update(self.run, update.round, update.client), update.pack())
+        self.store.create(keys.update(self.run, update.round, update.client), update.pack(hashed=True))
         check_open(self.store, self.run, update.round)
 
     def update(self, round_: int, client: str) -> bytes:
@@ -122,7 +122,7 @@ class ClientSync:
             raise
         path = keys.update(self.run, round_, client)
         try:
-            update = Update.unpack(content)
+            update = Update.unpack(content, hashed=True)
         except InputError as error:
             raise StoreCorrupt(f"'{path}' cannot be read: {error}") from None
         if (update.run, update.round, update.client) != (self.run, round_, client):

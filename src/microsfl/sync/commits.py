@@ -19,6 +19,7 @@ from . import keys
 from .seals import is_sealed
 
 Natural = Annotated[int, Field(ge=0)]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class CommitStore(Put, Create, Get, Exists, Protocol):
@@ -32,7 +33,7 @@ class Record(BaseModel):
 class File(Record):
     """An immutable file that a commit names, by key and content."""
 
-    key: str
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size_bytes: Natural
 
@@ -40,7 +41,7 @@ class File(Record):
 class Taken(Record):
     """A contribution in a commit. `unit` is 0 and `batches` 1 in the client area, where a client sends one update."""
 
-    client: str
+    client: Id
     unit: Natural
     batches: Annotated[int, Field(ge=1)]
     samples: Annotated[int, Field(ge=1)]
@@ -50,7 +51,7 @@ class Taken(Record):
 class LeftOut(Record):
     """A contribution that a commit settles without using it."""
 
-    client: str
+    client: Id
     unit: Natural
     reason: str
 
@@ -108,8 +109,8 @@ class Chain:
             raise VersionNotFound(f"Run '{self.run}' has no {self.area} version {version}.") from None
         except pydantic.ValidationError as error:
             raise StoreCorrupt(f"'{key}' is not a commit: {error.errors()[0]['msg']}.") from None
-        if commit.version != version:
-            raise StoreCorrupt(f"'{key}' says that it is version {commit.version}.")
+        if (commit.version, commit.parent) != (version, version - 1 if version else None):
+            raise StoreCorrupt(f"'{key}' says that it is version {commit.version} after {commit.parent}.")
         for file in (commit.weights, commit.optimizer):
             if file is not None and not file.key.startswith(keys.area(self.run, self.area) + "/"):
                 raise StoreCorrupt(f"'{key}' names the file '{file.key}', which is not of run '{self.run}'.")

@@ -37,8 +37,8 @@ class Message(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    def pack(self) -> bytes:
-        """The message as a packet."""
+    def pack(self, *, hashed: bool = False) -> bytes:
+        """The message as a packet; with its hash, as it is to stand in a file."""
         fields: dict[str, Any] = {"type": type(self).__name__}
         tensors: Tensors = {}
         for name in type(self).model_fields:
@@ -47,18 +47,18 @@ class Message(BaseModel):
                 tensors |= {f"{name}.{key}": tensor for key, tensor in value.items()}
             else:
                 fields[name] = list(value) if isinstance(value, tuple) else value
-        return encode(tensors, fields)
+        return encode(tensors, fields, hashed=hashed)
 
     @classmethod
-    def unpack(cls, body: Buffer) -> Self:
-        """The message in `body`.
+    def unpack(cls, body: Buffer, *, hashed: bool = False) -> Self:
+        """The message in `body`; out of a file, where it has its hash.
 
         Raises:
             MalformedMessage, MessageTooLarge, NotFinite: see `wire.tensors.decode`; also when a field is missing,
                 unknown or of the wrong type.
             InvalidId: when run or client cannot be an id.
         """
-        packet = decode(body)
+        packet = decode(body, hashed=hashed)
         values = dict(packet.fields)
         kind = values.pop("type", None)
         if kind != cls.__name__:
@@ -163,8 +163,8 @@ class Predict(Message):
 class Update(Message):
     """Client -> fed server: client-side weights after a round, named front.<…> and tail.<…>.
 
-    optimizer, scalars: state of the client's optimizers, named likewise. It is not averaged: it is kept so that a client
-    that comes back without its memory can go on as if nothing had been.
+    optimizer, scalars: state of the client's optimizers, named likewise. It is not averaged: it is kept so that a
+    client that comes back without its memory can go on as if nothing had been.
     """
 
     run: Annotated[str, _id("run")]

@@ -3,6 +3,7 @@
     8 bytes      N, length of the header, unsigned little-endian
     N bytes      JSON object, padded with spaces to a multiple of 8:
                  "__metadata__": {"microsfl": "1", "fields": "<JSON object>"}   (absent in weights files)
+                 (in contributions, updates and hand-over files also "sha256", of all the rest)
                  "<name>": {"dtype": "F32", "shape": [64, 10], "data_offsets": [begin, end]}
     the rest     the tensors' bytes, little-endian, row-major, without gaps
 
@@ -12,9 +13,10 @@ own; the tests compare both byte by byte.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +50,13 @@ class Packet:
     fields: dict[str, Any]
 
 
-def encode(tensors: Mapping[str, Tensor], fields: Mapping[str, Any] | None = None) -> bytes:
+def encode(tensors: Mapping[str, Tensor], fields: Mapping[str, Any] | None = None, *, hashed: bool = False) -> bytes:
     """The bytes of a packet: equal values give equal bytes. Tensors may be on any device; none is changed.
 
     Args:
         tensors: of a dtype in `DTYPES`, any shape.
         fields: JSON values; None writes no metadata, as in weights files.
+        hashed: put a SHA-256 of everything else into the metadata, as in files that no commit names by their hash yet.
 
     Raises:
         TensorMismatch: when a tensor has another dtype.
@@ -72,13 +75,19 @@ def encode(tensors: Mapping[str, Tensor], fields: Mapping[str, Any] | None = Non
         end = begin + tensor.nbytes
         header[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
         begin = end
+    data = [_raw(tensors[name]) for name in order]
+    if hashed:
+        header["__metadata__"]["sha256"] = _digest(header, data)
     head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
-    return b"".join([len(head).to_bytes(8, "little"), head, *(_raw(tensors[name]) for name in order)])
+    return b"".join([len(head).to_bytes(8, "little"), head, *data])
 
 
-def decode(body: Buffer) -> Packet:
+def decode(body: Buffer, *, hashed: bool = False) -> Packet:
     """The packet in `body`. Floating-point tensors are checked to be finite.
+
+    Args:
+        hashed: the metadata must have the hash that `encode(…, hashed=True)` puts there, and it must be right.
 
     Raises:
         MalformedMessage: for anything that is not exactly one packet.
@@ -89,6 +98,8 @@ def decode(body: Buffer) -> Packet:
         body = bytearray(body)  # torch wants memory that it may write
     view = memoryview(body)
     header, start = _read_header(view)
+    if hashed:
+        _check_digest(header, view[start:])
     fields = _read_fields(header.pop("__metadata__", None))
     if len(header) > TENSOR_LIMIT:
         raise MessageTooLarge(f"The body has {len(header)} tensors; the limit is {TENSOR_LIMIT}.")
@@ -106,6 +117,22 @@ def check_finite(name: str, tensor: Tensor) -> None:
         low, high = torch.aminmax(tensor)  # one pass; both are NaN when any element is
         if not math.isfinite(low) or not math.isfinite(high):
             raise NotFinite(f"Tensor '{name}' {list(tensor.shape)} has a NaN or an infinite value.")
+
+
+def _digest(header: dict[str, Any], data: Iterable[Buffer]) -> str:
+    """SHA-256 of the header, without the hash itself, and of the data."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
+    for piece in data:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _check_digest(header: dict[str, Any], data: memoryview) -> None:
+    metadata = header.get("__metadata__")
+    said = metadata.pop("sha256", None) if isinstance(metadata, dict) else None
+    found = _digest(header, [data])
+    if said != found:
+        raise MalformedMessage(f"The content has sha256 {found}; it says itself that it is {said!r:.80}.")
 
 
 def _raw(tensor: Tensor) -> memoryview:

@@ -160,7 +160,7 @@ class RoundsCheck:
     def _hand_over(self, entry: Entry, content: bytes) -> Iterator[Finding]:
         again = "Remove it: the client sends its activations again."
         try:
-            key = Activations.unpack(content).key
+            key = Activations.unpack(content, hashed=True).key
         except InputError as error:
             found = f"{len(content)} bytes: {error}"
             yield self.chain.error(entry.key, "a message that can be read", found, f"It is damaged. {again}")
@@ -204,9 +204,9 @@ class RoundsCheck:
 
 def _read_sent(entry: Entry, content: bytes) -> Sent:
     if entry.kind == "update":
-        update = Update.unpack(content)
+        update = Update.unpack(content, hashed=True)
         return Sent(UnitKey(update.run, update.round, update.client, 0), samples=update.samples)
-    one = Contribution.unpack(content)
+    one = Contribution.unpack(content, hashed=True)
     return Sent(one.key, one.batches, one.samples, one.version)
 
 
