@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from microsfl.errors import InvalidSetting, RunExists, StoreNotWritable, StoreUnavailable
 from microsfl.records import Participant, Records, RunRecord, schema, tables
 from microsfl.records.database import masked
-from tests.contract.conftest import PostgresServer
+from tests.conftest import PostgresServer
 
 DATABASES = ("SQLite file", "SQLite memory", "PostgreSQL")
 

@@ -132,9 +132,13 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
-    """The processes; the run that a federation starts with is finished before anything is killed."""
-    with microsfl.Federation(spec_of("warm-up"), folder=folder) as federation:
+def cluster(folder: Path, **tables: dict[str, str]) -> Iterator[Cluster]:
+    """The processes; the run that a federation starts with is finished before anything is killed.
+
+    `tables` say where stores and records are; by default in the folder.
+    """
+    spec = RunSpec.parse({**spec_of("warm-up").model_dump(mode="json"), **tables})
+    with microsfl.Federation(spec, folder=folder) as federation:
         for _ in federation.follow():
             pass
         yield Cluster(federation)
