@@ -26,6 +26,15 @@ def test_law_4_with_commits_inside_the_round_nothing_is_counted_twice(seed: int,
     assert taken == len(list(living.contributions(f"chaos-sync-{seed}")))
 
 
+def test_the_audit_finds_a_contribution_that_counts_twice(calm: Outcome) -> None:
+    """The test of the test: one contribution is put into a second commit by hand."""
+    first = next(commit for commit in calm.commits if commit.contributions)
+    other = next(commit for commit in calm.commits if commit is not first)
+    forged = other.model_copy(update={"round": first.round, "contributions": first.contributions[:1]})
+    with pytest.raises(AssertionError, match="more than once"):
+        audit([*calm.commits, forged])
+
+
 def test_the_schedules_do_kill() -> None:
     """The test of the test: over the seeds every role dies, and several processes at once."""
     kills = [names for seed in range(13) for _, names in schedule(seed)]

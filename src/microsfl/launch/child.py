@@ -37,6 +37,7 @@ class Child:
         self._environment = {**child_environment(), **secrets}
         self.address: str | None = None
         self.restarts = 0
+        self._was_up = False
         self._start()
 
     def restart(self) -> None:
@@ -114,8 +115,11 @@ class Child:
 
     @property
     def refused(self) -> bool:
-        """It ended because its settings are wrong: starting it again would change nothing."""
-        return self.process.returncode == InputError.exit_code
+        """It ended because its settings are wrong: starting it again would change nothing.
+
+        Settings with which it was up before are right; it may be its port that somebody has taken meanwhile.
+        """
+        return self.process.returncode == InputError.exit_code and not self._was_up
 
     def _refusal(self) -> InputError | None:
         """What the process has against its settings, when that is why it ended."""
@@ -142,6 +146,7 @@ class Child:
     def _is_up(self, what: str) -> None:
         self.address = what.removeprefix("at ") if what.startswith("at ") else None
         self.up_since = time.monotonic()
+        self._was_up = True
 
 
 def end(children: Iterable[Child]) -> None:
