@@ -28,6 +28,7 @@ REFERENCE = Path(__file__).parent / "reference"
 # What to do about each error, by code.
 ADVICE = {
     "internal": "A bug. The log of the process that answered has the details; please report it with them.",
+    "message_too_slow": "Send it again; on a slow line, in smaller units (`strategy.unit`).",
     "unsupported_format": "Use the version of microsfl that wrote the run, or start a new run under another name.",
     "invalid_input": "Correct what the message names.",
     "unknown_setting": "Use the name that the message suggests; `microsfl config --show` lists the settings of a run.",

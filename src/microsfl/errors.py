@@ -4,7 +4,7 @@
     ├── InputError                    the caller is wrong; the command line exits with 2
     │   ├── UnknownSetting  InvalidSetting  InvalidId
     │   ├── UnknownLayer  InvalidCut  ModelNotAllowed  ImpossiblePartition  DatasetNotFound
-    │   ├── MalformedMessage  MessageTooLarge  TensorMismatch  NotFinite
+    │   ├── MalformedMessage  MessageTooLarge  MessageTooSlow  TensorMismatch  NotFinite
     │   ├── RunNotFound  VersionNotFound  RoundNotFound  ClientNotFound
     │   ├── RunExists  RunNotActive  RoundClosed  ActivationsMissing  UnsupportedFormat
     │   └── PortInUse  StoreNotWritable
@@ -34,7 +34,8 @@ class MicrosflError(Exception):
         super().__init__(message or self.summary)
 
     def to_wire(self) -> dict[str, Any]:
-        return {"error": {"code": self.code, "message": str(self)}}
+        text = str(self).encode("utf-8", "backslashreplace").decode()  # a name in it may be half a character
+        return {"error": {"code": self.code, "message": text}}
 
 
 class InputError(MicrosflError):
@@ -102,6 +103,12 @@ class MessageTooLarge(InputError):
     code = "message_too_large"
     status = 413
     summary = "The body, its header, or its number of tensors is over the limit."
+
+
+class MessageTooSlow(InputError):
+    code = "message_too_slow"
+    status = 408
+    summary = "The body did not come within the time that the server waits for one."
 
 
 class TensorMismatch(InputError):

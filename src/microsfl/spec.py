@@ -184,7 +184,7 @@ class StrategyTable(Table):
         "auto: 1 then, else 16 with sync = 'round', or sync / clients.",
     )
     front_update: Literal["batch", "round", "never"] = Field(
-        "batch", description="When the front is stepped; never: it is frozen and not exchanged."
+        "batch", description="When the front is stepped; never: it is frozen, in evaluation mode, and not exchanged."
     )
     tail_update: Literal["batch", "round"] = Field("batch", description="When the tail is stepped.")
     body_optimizer: OptimizerTable = Field(

@@ -64,11 +64,10 @@ def test_unknown_reductions_and_unlike_shapes_are_refused() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 999)), min_size=1, max_size=6))
 @settings(max_examples=40, deadline=None)
-def test_fedavg_weighs_by_samples_and_does_not_mind_the_order(clients: list[tuple[int, int]]) -> None:
-    updates = {f"c{i}": ({"w": gradient(seed)}, samples) for i, (samples, seed) in enumerate(clients)}
+def test_fedavg_weighs_by_samples(clients: list[tuple[int, int]]) -> None:
+    updates = [({"w": gradient(seed)}, samples) for samples, seed in clients]
     expected = sum(samples * gradient(seed).double() for samples, seed in clients) / sum(n for n, _ in clients)
-    torch.testing.assert_close(fedavg(updates)["w"], torch.as_tensor(expected).float(), rtol=1e-5, atol=1e-6)
-    assert torch.equal(fedavg(dict(reversed(updates.items())))["w"], fedavg(updates)["w"])
+    torch.testing.assert_close(fedavg(iter(updates))["w"], torch.as_tensor(expected).float(), rtol=1e-5, atol=1e-6)
 
 
 def body() -> nn.Module:

@@ -130,7 +130,7 @@ class Agent:
             time.sleep(HEARTBEAT_S)
             try:
                 self.register()
-            except MicrosflError as error:
+            except (MicrosflError, KeyError, TypeError) as error:  # whatever came back, it has to go on
                 event("coordinator not reached", logging.WARNING, message=str(error))
 
     def _take(self, task: Task) -> None:
@@ -154,7 +154,11 @@ class Agent:
         except MicrosflError as error:
             event("task failed", logging.ERROR, **vars(task), code=error.code, message=str(error))
             report["error"] = {"code": error.code, "message": str(error)}
-        accepted = self.coordinator.report(task.run, report)
+        try:
+            accepted = self.coordinator.report(task.run, report)
+        except MicrosflError as error:  # the task is offered again, and done again it is the same
+            event("report failed", logging.ERROR, **vars(task), message=str(error))
+            return
         event("task done", logging.DEBUG, **vars(task), accepted=accepted)
 
     def _trainer(self, task: Task) -> Trainer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,11 +13,13 @@ from torch.autograd.function import once_differentiable
 
 from ..core.step import name_outputs
 from ..core.unit import UnitKey, seed_of
-from ..errors import InputError, RunNotActive
+from ..errors import InputError, RunNotActive, Unreachable
 from ..spec import check_id
 from ..wire.messages import Backward, Forward, Outputs, Predict, Tensors
 from ..wire.tensors import decode
 from .transport import Coordinator, Http, SplitServers
+
+SERVERS_FRESH_S = 10.0
 
 
 class RemoteBody(nn.Module):
@@ -52,6 +56,7 @@ class RemoteBody(nn.Module):
                 f"Run '{run}' is {state['state']}, not running; POST /api/runs/{run}/start starts a new one."
             )
         self._control = control
+        self._asked_at = -SERVERS_FRESH_S
         self._servers = SplitServers(control.http, seed_of("favourite", self.client), self._addresses)
         self._newest = 0
         self._unit = 0
@@ -87,8 +92,10 @@ class RemoteBody(nn.Module):
         return f"run={self.run!r}, client={self.client!r}, round={self.round}"
 
     def _addresses(self) -> list[str]:
-        if not self._control.split_servers:
-            self._control.participants()
+        if time.monotonic() - self._asked_at > SERVERS_FRESH_S or not self._control.split_servers:
+            self._asked_at = time.monotonic()
+            with suppress(Unreachable):  # the servers go on without the coordinator
+                self._control.participants()
         return self._control.split_servers
 
     def _send(self, inputs: tuple[Tensor, ...], needs_grad: tuple[str, ...]) -> tuple[UnitKey, Tensors, Outputs]:

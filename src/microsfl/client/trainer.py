@@ -217,7 +217,9 @@ class Trainer:
 
     def _unit(self, unit: Unit, version: int | None) -> list[float]:
         with computing:
-            activations = front_forward(self.front, unit.x, unit.front_seeds, self.device)
+            activations = front_forward(
+                self.front, unit.x, unit.front_seeds, self.device, front_is_trained=self.front_stepper.rhythm != "never"
+            )
             needs_grad = tuple(differentiable(activations))
             sent = {name: tensor.detach() for name, tensor in activations.items()}
         about: dict[str, Any] = {

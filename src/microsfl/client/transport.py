@@ -74,7 +74,7 @@ class Http:
         """
         deadline = time.monotonic() + self.retry_s
         pause, problem = FIRST_PAUSE_S, "no server is known"
-        patience_s = max(self.patience_s, 4 * self._slowest_s)
+        patience_s = min(max(self.patience_s, 4 * self._slowest_s), LONGEST_ANSWER_S)
         while True:
             for server in sorted(servers(), key=self._failed_lately):
                 answer, problem = self._once(method, server + path, body, kind, wait_s + patience_s)
@@ -233,8 +233,9 @@ class Coordinator:
     def participants(self) -> list[Json]:
         """All participants; also learns the servers' addresses."""
         found = list(self._ask("GET", "/api/participants")["participants"])
-        fed = [one["address"] for one in found if one["role"] == "fed-server"]
-        split = [one["address"] for one in found if one["role"] == "split-server"]
+        alive = [one for one in found if one.get("alive", True)] or found
+        fed = [one["address"] for one in alive if one["role"] == "fed-server"]
+        split = [one["address"] for one in alive if one["role"] == "split-server"]
         self.learn({"split_servers": split, "fed_server": fed[0] if fed else None})
         return found
 

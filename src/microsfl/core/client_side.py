@@ -13,7 +13,7 @@ from ..errors import NotFinite, TensorMismatch
 from .codec import Scalars, make_optimizer, pack_optimizer, unpack_optimizer
 from .randomness import seeded
 from .reduce import OptimizerRule
-from .step import Tensors, check_labels, check_like, is_samplewise, name_outputs
+from .step import Tensors, check_labels, check_like, in_order, is_samplewise, name_outputs
 
 OptimizerState = tuple[dict[str, Tensor], Scalars]
 
@@ -75,13 +75,16 @@ class TailResult:
     gradients: Tensors
 
 
-def front_forward(front: nn.Module, batches: Iterable[Tensor], seeds: Iterable[int], device: torch.device) -> Tensors:
+def front_forward(
+    front: nn.Module, batches: Iterable[Tensor], seeds: Iterable[int], device: torch.device, *, front_is_trained: bool
+) -> Tensors:
     """Training forward of the front, batch by batch, with its graph: activations "0", "1", … of the whole unit.
 
     Args:
         batches: inputs [samples, …] of each batch. seeds: one a batch.
+        front_is_trained: a frozen front is in evaluation mode, as it must not change in any way.
     """
-    front.train()
+    front.train(front_is_trained)
     outputs = [_train_call(front, (x.to(device),), seed) for x, seed in zip(batches, seeds, strict=True)]
     return {
         name: torch.cat([one[name] for one in outputs]) if len(outputs) > 1 else outputs[0][name] for name in outputs[0]
@@ -124,12 +127,12 @@ def tail_step(
         TensorMismatch: when the labels do not fit the model.
     """
     stepper.part.train()
-    wanted = sorted(differentiable)
+    wanted = in_order(differentiable)
     parts = {name: tensor.chunk(len(labels)) for name, tensor in outputs.items()}
     losses: list[float] = []
     gradients: dict[str, list[Tensor]] = {name: [] for name in wanted}
     for i, y in enumerate(labels):
-        leaves = {name: parts[name][i].detach().requires_grad_(name in wanted) for name in sorted(outputs)}
+        leaves = {name: parts[name][i].detach().requires_grad_(name in wanted) for name in in_order(outputs)}
         logits = _train_call(stepper.part, tuple(leaves.values()), seeds[i])["0"]
         y = y.to(logits.device)
         check_labels(y, logits)
@@ -153,7 +156,7 @@ def evaluate(
     tail.eval()
     with torch.no_grad():
         outputs = predict(name_outputs(front(x)))
-        logits = tail(*(outputs[name] for name in sorted(outputs)))
+        logits = tail(*(outputs[name] for name in in_order(outputs)))
         check_labels(y, logits)
         return functional.cross_entropy(logits, y, reduction="sum").item(), int((logits.argmax(1) == y).sum())
 

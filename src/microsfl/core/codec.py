@@ -21,7 +21,13 @@ def make_optimizer(name: str, parameters: Iterable[nn.Parameter], options: Mappi
     """
     try:
         return getattr(torch.optim, name)(list(parameters), **options)  # type: ignore[no-any-return]
-    except (TypeError, ValueError) as error:
+    except (
+        TypeError,
+        ValueError,
+        IndexError,
+        RuntimeError,
+        AssertionError,
+    ) as error:  # whatever torch checks them with
         shown = ", ".join(f"{key} = {value!r}" for key, value in options.items())
         raise InvalidSetting(f"torch.optim.{name} does not take these options ({shown}): {error}") from None
 

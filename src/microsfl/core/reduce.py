@@ -7,7 +7,7 @@ files stays below that of one float32 addition, and a mean over a single one is 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -138,13 +138,13 @@ def _set_buffers(body: nn.Module, values: Tensors) -> None:
             buffers[name].copy_(value)
 
 
-def fedavg(updates: Mapping[str, tuple[Tensors, int]]) -> Tensors:
-    """Client-side weights averaged by samples, in sorted client order (McMahan et al. 2017, arXiv:1602.05629, alg. 1).
+def fedavg(updates: Iterable[tuple[Tensors, int]]) -> Tensors:
+    """Client-side weights averaged by samples (McMahan et al. 2017, arXiv:1602.05629, alg. 1).
 
     Args:
-        updates: client id -> (named tensors, samples that it trained on).
+        updates: (named tensors, samples that the client trained on), in an order that is always the same.
     """
     mean = WeightedMean()
-    for client in sorted(updates):
-        mean.add(updates[client][0], float(updates[client][1]))
+    for tensors, samples in updates:
+        mean.add(tensors, float(samples))
     return mean.result()

@@ -188,9 +188,12 @@ def _after(state: RunState, event: Event) -> RunState:
         case Started() if state.status is Status.CREATED:
             return replace(state, status=Status.WAITING if state.managed else Status.RUNNING)
         case ResumeRequested(at) if state.status in (Status.STOPPED, Status.FAILED):
-            return replace(at, status=Status.WAITING if at.managed else Status.RUNNING)
+            status = Status.WAITING if at.managed else Status.RUNNING
+            return replace(at, status=status, clients=state.clients)  # whose data is whose must not change
         case ClientsAvailable(ids) if state.status is Status.WAITING and len(set(ids)) >= state.needed:
-            clients = tuple(sorted(set(ids))[: state.needed])
+            if not set(state.clients) <= set(ids):
+                return state
+            clients = state.clients or tuple(sorted(set(ids))[: state.needed])
             return replace(state, status=Status.RUNNING, phase=state.begins, clients=clients)
         case _ if state.phase is not None:
             return _within_round(state, event)

@@ -7,7 +7,7 @@ dimension 0; all batches of a unit have the same number of samples.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,7 +86,7 @@ def body_forward(
         TensorMismatch: when the body does not take these tensors, or they do not divide into equal batches.
     """
     _check_inputs(inputs, needs_grad, len(seeds))
-    leaves = {name: inputs[name].detach().requires_grad_(name in needs_grad) for name in sorted(inputs, key=_order)}
+    leaves = {name: inputs[name].detach().requires_grad_(name in needs_grad) for name in in_order(inputs)}
     buffers = {name: tensor.clone() for name, tensor in persistent_buffers(body).items()}
     body.train()
     if is_samplewise(body):
@@ -160,7 +160,7 @@ def body_predict(body: nn.Module, inputs: Mapping[str, Tensor]) -> Tensors:
     """Evaluation forward, without a graph: no dropout, running statistics used and not changed."""
     body.eval()
     with torch.no_grad():
-        return name_outputs(_call(body, [inputs[name] for name in sorted(inputs, key=_order)]))
+        return name_outputs(_call(body, [inputs[name] for name in in_order(inputs)]))
 
 
 def persistent_buffers(module: nn.Module) -> Tensors:
@@ -250,6 +250,11 @@ def _split(leaves: Tensors, batches: int) -> list[list[Tensor]]:
 
 def _describe(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of tensors that cross a cut, in the order in which the part takes them: "2" before "10"."""
+    return sorted(names, key=_order)
 
 
 def _order(name: str) -> tuple[int, str]:

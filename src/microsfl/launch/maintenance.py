@@ -15,6 +15,7 @@ from rich.filesize import decimal
 from ..errors import InvalidSetting, RunNotFound, did_you_mean
 from ..spec import check_id
 from ..store.objects import ObjectStore, open_store
+from ..store.options import below
 from ..sync.inventory import take_stock
 from ..sync.retention import Plan, carry_out, plan
 from ..sync.verify import Finding, Report, verify
@@ -110,8 +111,7 @@ def _with_runs(url: str) -> Iterator[ObjectStore]:
         return
     for area in AREAS:
         if any(store.list(f"{area}/runs")):
-            place, mark, options = url.partition("?")
-            yield open_store(f"{place.rstrip('/')}/{area}{mark}{options}")
+            yield open_store(below(url, area))
 
 
 def _expect_run(stores: Mapping[str, ObjectStore], run: str | None) -> None:

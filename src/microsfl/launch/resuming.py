@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import InvalidSetting, RunNotFound
 from ..spec import RunSpec
 from ..store.objects import ObjectStore, open_store
+from ..store.options import below
 from ..store.s3 import area_environment
 from ..sync.runs import load_run, runs_in
 from .spec_file import read_spec
@@ -38,10 +39,10 @@ def find(target: str, client_store: str | None, run: str | None, path: str | Non
     """
     if "://" not in target:
         return _in_folder(Path(target), run, path)
-    body = target.rstrip("/")
+    body = target
     names = runs_in(_body_store(body))
     if not names and client_store is None:
-        body, client_store = f"{body}/body", f"{body}/client"
+        body, client_store = below(target, "body"), below(target, "client")
         names = runs_in(_body_store(body))
     if client_store is None:
         raise InvalidSetting(f"{target} is a body area; give the URL of the client area too, with --client-store.")

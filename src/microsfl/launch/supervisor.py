@@ -49,7 +49,10 @@ class Supervisor:
         while not self._stopped.wait(LOOK_EVERY_S):
             for child in list(self.children):
                 if child.state == "ended" and not self.is_down(child):
-                    self._restart_when_due(child)
+                    try:
+                        self._restart_when_due(child)
+                    except OSError as error:  # no process or no disk to be had just now: tried again
+                        self.reports.append(f"{child.name} could not be started again: {error}")
 
     def _restart_when_due(self, child: Child) -> None:
         now = time.monotonic()

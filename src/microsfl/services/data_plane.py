@@ -18,9 +18,9 @@ from ..errors import InputError, Unreachable, from_wire
 from ..process import event
 from ..spec import RunSpec
 
-BUDGET_S = 60.0
+BUDGET_S = 600.0
 CONNECT_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 30.0
+READ_TIMEOUT_S = 120.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 

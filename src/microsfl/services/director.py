@@ -284,6 +284,9 @@ class Director:
         except MicrosflError as error:
             what = type(command).__name__.lower()
             await self._fail(run, f"{what} of round {command.round} failed ({error.code}): {error}")
+        except Exception:  # noqa: BLE001  (the task's outermost net: a bug must not leave the run waiting for ever)
+            log.exception("sync broke")
+            await self._fail(run, f"{type(command).__name__.lower()} of round {command.round} broke; see the log")
 
     async def _reduce(self, run: Run, command: Reduce) -> None:
         servers = partial(self.roster.servers, SPLIT_SERVER)

@@ -57,8 +57,8 @@ class FedServer:
         return {"version": commit.version, "clients": len(commit.contributions)}
 
     def update(self, run: str, round_: int, client: str) -> bytes:
-        """What a client uploaded in a round."""
-        return self._run(run).update(round_, client)
+        """State of a client's optimizers after a round, as it uploaded it."""
+        return self._run(run).optimizer(round_, client)
 
     def weights(self, run: str, version: int | None) -> tuple[int, bytes]:
         """A version's weights file."""

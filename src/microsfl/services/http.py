@@ -17,10 +17,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from ..config import ServerSettings
-from ..errors import InputError, MessageTooLarge, MicrosflError, PortInUse
+from ..errors import InputError, MessageTooLarge, MessageTooSlow, MicrosflError, PortInUse
 from ..process import announce, event
 
 GRACEFUL_STOP_S = 3
+BODY_S = 60.0
 JSON_LIMIT_BYTES = 1_000_000
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
@@ -65,7 +66,16 @@ async def read_body(request: Request, limit_bytes: int) -> bytearray:
 
     Raises:
         MessageTooLarge: as soon as more than `limit_bytes` are declared or have come; the rest is not read.
+        MessageTooSlow: when it has not come after `BODY_S` seconds: a client that vanished must not hold a place.
     """
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await _read(request, limit_bytes)
+    except TimeoutError:
+        raise MessageTooSlow(f"The body did not come within {BODY_S:g} seconds.") from None
+
+
+async def _read(request: Request, limit_bytes: int) -> bytearray:
     declared = request.headers.get("content-length", "0")
     body = bytearray()
     if not declared.isdigit() or int(declared) > limit_bytes:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..config import MB, SplitServerSettings
 from ..core import step as core
+from ..core.codec import make_optimizer
 from ..core.reduce import BodyState, OptimizerRule
 from ..core.unit import UnitKey, batch_seed
 from ..device import choose_device, warm_up
@@ -89,6 +90,11 @@ class SplitServer:
     def prepare(self, call: Json) -> Json:
         """Create the run in the body area, with version 0."""
         spec = RunSpec.parse(call.get("spec") or {})
+        known = self.runs.get(spec.run.name)
+        if known is not None and known.spec.decisive != spec.decisive:  # the store may be a new one
+            for version in [key for key in self.versions if key[0] == spec.run.name]:
+                self._drop_graphs(version)
+                del self.versions[version]
         run = self._open(spec)
         create_run(self.store, spec)
         run.sync.initialize()
@@ -117,7 +123,9 @@ class SplitServer:
             self.counts["recomputed"] += 1
             forward = self._again(run, request)
         gradients = core.body_backward(forward, self._here(request.gradients))
-        return self._contribute(run, request, request.version, forward, gradients)
+        answer = self._contribute(run, request, request.version, forward, gradients)
+        self.writer.forget(request.key, run.sync)
+        return answer
 
     def step(self, request: Step) -> Gradients:
         """Vanilla cut: forward, loss, backward and contribution in one."""
@@ -182,12 +190,15 @@ class SplitServer:
                 "strategy.max_staleness and strategy.unit must be numbers once a run exists, not 'auto'."
             )
         body = build_parts(spec, self.settings.allow_models).body.to(self.device)
+        optimizer = OptimizerRule(strategy.body_optimizer.name, strategy.body_optimizer.options)
+        if any(True for _ in body.parameters()):  # wrong options are told now, not at the first commit
+            make_optimizer(optimizer.name, body.parameters(), optimizer.options)
         rule = SyncRule(
             sync=strategy.sync,
             reduce=strategy.reduce,
             max_staleness=strategy.max_staleness,
             unit=strategy.unit,
-            optimizer=OptimizerRule(strategy.body_optimizer.name, strategy.body_optimizer.options),
+            optimizer=optimizer,
         )
         run = Run(spec, BodySync(self.store, spec.run.name, body, rule, self.versions), LRUCache(SHAPES_KEPT))
         self.runs[spec.run.name] = run
@@ -237,7 +248,6 @@ class SplitServer:
         samples = next(iter(forward.inputs.values())).shape[0]
         before = run.sync.chain.known().version
         run.sync.contribute(unit, version, samples, gradients, forward.buffers)
-        self.writer.run(run.sync.forget_activations, unit.key)
         run.sync.commit_if_due(unit.round, unit.batches)
         newest = run.sync.chain.known().version
         self.counts["commits"] += newest > before
@@ -274,10 +284,14 @@ class WriteBehind:
             if self.waiting_bytes + size > self.limit_bytes:
                 return
             self.waiting_bytes += size
-        self.run(self._write, message, sync, size)
+        self._run(self._write, message, sync, size)
 
-    def run(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Do it after what was asked for before."""
+    def forget(self, key: UnitKey, sync: BodySync) -> None:
+        """Remove what `put` stored, or is about to; whoever closes the round removes what stays."""
+        if self.limit_bytes:
+            self._run(sync.forget_activations, key)
+
+    def _run(self, function: Callable[..., None], *arguments: Any) -> None:
         self.thread.submit(self._guarded, function, *arguments)
 
     def close(self) -> None:

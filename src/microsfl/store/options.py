@@ -12,6 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import InvalidSetting
 
 
+def below(url: str, folder: str) -> str:
+    """The URL of a folder in a store, with the store's options."""
+    place, mark, options = url.partition("?")
+    return f"{place.rstrip('/')}/{folder}{mark}{options}"
+
+
 class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -65,7 +65,9 @@ class BodySync:
         self.rule = rule
         self.cache = cache
         self.chain = Chain(store, run, keys.BODY)
-        self._look_in = 1
+        self._own = 0  # batches that this process contributed since it listed what waits
+        self._present = 0  # batches that waited then
+        self._look_after = 1
 
     def initialize(self) -> Commit:
         """Create version 0 from the initial weights unless it exists; the version 0 that there is then."""
@@ -129,7 +131,8 @@ class BodySync:
     def activations(self, key: UnitKey) -> Activations | None:
         """The activations of a unit that some replica handed over; None when there are none that can be used."""
         try:
-            return Activations.unpack(self.store.get(keys.activations(key)), hashed=True)
+            found = Activations.unpack(self.store.get(keys.activations(key)), hashed=True)
+            return found if found.key == key else None
         except (FileNotFoundError, InputError):  # a torn copy is as good as none: the client sends them again
             return None
 
@@ -158,20 +161,23 @@ class BodySync:
     def commit_if_due(self, round_: int, batches: int) -> None:
         """With `sync = K`, commit once K batches wait; called after each contribution, of `batches` batches.
 
-        Listing the store each time would cost more than the commit. It is done when the contributions of this process
-        since the last listing make up half of what was missing then: O(log K) listings a commit, at most one late.
+        Listing the store each time would cost more than the commit. It is done when this process has contributed its
+        share of half of what was missing at the last listing, as far as its share can be told from what came since.
+        With one replica that makes O(log K) listings a commit and none late; with several, some may be late.
         """
         if self.rule.sync == "round":
             return
-        self._look_in -= batches
-        if self._look_in > 0:
+        self._own += batches
+        if self._own < self._look_after:
             return
         waiting = self._waiting(round_)
-        missing = self.rule.sync - sum(self._batches(unit) for unit in waiting)
-        if missing <= 0:
+        present = sum(self._batches(unit) for unit in waiting)
+        share = self._own / max(self._own, present - self._present)
+        if present >= self.rule.sync:
             self._commit(round_, waiting, closes=False)
-            missing = self.rule.sync
-        self._look_in = max(1, missing // 2)
+            present = 0
+        self._own, self._present = 0, present
+        self._look_after = max(1, int((self.rule.sync - present) * share / 2))
 
     def _commit(self, round_: int, waiting: list[UnitKey], *, closes: bool) -> None:
         """Try to create the next version from `waiting`; when another process was first, nothing has changed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ..core.reduce import fedavg
 from ..core.step import Tensors, check_like
 from ..errors import ClientNotFound, InputError, StoreCorrupt, TensorMismatch
@@ -52,16 +54,17 @@ class ClientSync:
         self.store.create(keys.update(self.run, update.round, update.client), update.pack(hashed=True))
         check_open(self.store, self.run, update.round)
 
-    def update(self, round_: int, client: str) -> bytes:
-        """The update that a client uploaded in a round.
+    def optimizer(self, round_: int, client: str) -> bytes:
+        """The client's newest update that was averaged in, up to round `round_`, without its weights.
 
         Raises:
-            ClientNotFound: when there is none.
+            ClientNotFound: when it had no part in any of these rounds.
         """
-        try:
-            return self.store.get(keys.update(self.run, round_, client))
-        except FileNotFoundError:
-            raise ClientNotFound(f"Client '{client}' has no update in round {round_} of run '{self.run}'.") from None
+        for commit in self.chain.back(self.chain.head()):
+            took_part = client in {one.client for one in commit.contributions}
+            if commit.closes and commit.round <= round_ and took_part:
+                return self._read(commit.round, client).model_copy(update={"weights": {}}).pack(hashed=True)
+        raise ClientNotFound(f"Client '{client}' has no update in run '{self.run}' up to round {round_}.")
 
     def aggregate(self, round_: int, clients: list[str]) -> Commit:
         """Commit the average of these clients' updates, weighted by samples. Doing so again gives the same commit.
@@ -78,33 +81,38 @@ class ClientSync:
             if closing is not None:
                 return closing
             for client in clients:
-                self._read(round_, client)
+                self._check_uploaded(round_, client)
             if not clients and not self._uploaded(round_):
                 raise ClientNotFound(f"Round {round_} of run '{self.run}' has no update from any client.")
             seal(self.store, self.run, round_)
-            wanted = sorted(clients) or self._uploaded(round_)
-            self._commit(round_, {client: self._read(round_, client) for client in wanted})
+            self._commit(round_, sorted(clients) or self._uploaded(round_))
 
-    def _commit(self, round_: int, updates: dict[str, Update]) -> None:
+    def _commit(self, round_: int, clients: list[str]) -> None:
         head = self.chain.head()
         if head.open_round != round_:
             return
-        mean = fedavg({client: (update.weights, update.samples) for client, update in updates.items()})
+        taken: list[Taken] = []
+
+        def updates() -> Iterator[tuple[Tensors, int]]:
+            """One at a time: all of them together may not fit into memory."""
+            for client in clients:
+                update = self._read(round_, client)
+                taken.append(Taken(client=client, unit=0, batches=1, samples=update.samples, version=head.version))
+                yield update.weights, update.samples
+
+        weights = self.chain.write(head.version + 1, "weights", encode(fedavg(updates())))
         self.chain.create(
             Commit(
                 version=head.version + 1,
                 parent=head.version,
                 round=round_,
                 closes=True,
-                weights=self.chain.write(head.version + 1, "weights", encode(mean)),
-                contributions=tuple(
-                    Taken(client=client, unit=0, batches=1, samples=update.samples, version=head.version)
-                    for client, update in updates.items()
-                ),
+                weights=weights,
+                contributions=tuple(taken),
                 left_out=tuple(
                     LeftOut(client=client, unit=0, reason="not asked for in this round")
                     for client in self._uploaded(round_)
-                    if client not in updates
+                    if client not in clients
                 ),
             )
         )
@@ -114,15 +122,17 @@ class ClientSync:
         paths = self.store.list(keys.updates(self.run, round_))
         return sorted(path.rsplit("/", 1)[1].removesuffix(".safetensors") for path in paths)
 
-    def _read(self, round_: int, client: str) -> Update:
-        try:
-            content = self.update(round_, client)
-        except ClientNotFound:
+    def _check_uploaded(self, round_: int, client: str) -> None:
+        if not self.store.exists(keys.update(self.run, round_, client)):
             self.chain.check_round(round_)  # it may have been committed, and cleaned up, in the meantime
-            raise
+            raise ClientNotFound(f"Client '{client}' has no update in round {round_} of run '{self.run}'.")
+
+    def _read(self, round_: int, client: str) -> Update:
         path = keys.update(self.run, round_, client)
         try:
-            update = Update.unpack(content, hashed=True)
+            update = Update.unpack(self.store.get(path), hashed=True)
+        except FileNotFoundError:
+            raise ClientNotFound(f"'{path}' is not there any more.") from None
         except InputError as error:
             raise StoreCorrupt(f"'{path}' cannot be read: {error}") from None
         if (update.run, update.round, update.client) != (self.run, round_, client):

@@ -201,8 +201,10 @@ class Chain:
         """Raises RoundClosed or RoundNotFound unless the round is open, as far as this process knows."""
         if self.known().open_round == round_ or self.head().open_round == round_:
             return
-        if self.closing(round_) is not None:
-            raise RoundClosed(f"Round {round_} of run '{self.run}' is closed.")
+        open_round = self.known().open_round
+        if round_ > open_round:
+            raise RoundNotFound(f"Round {round_} of run '{self.run}' has not begun; round {open_round} is open.")
+        raise RoundClosed(f"Round {round_} of run '{self.run}' is closed.")
 
     def settled(self, round_: int) -> set[tuple[str, int]]:
         """(client, unit) of every contribution of the round that some commit lists. The caller's to read only."""

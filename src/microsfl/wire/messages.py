@@ -23,6 +23,7 @@ ROUND_LIMIT = 10**9
 BATCHES_LIMIT = 4096
 
 Natural = Annotated[int, Field(ge=0, le=ROUND_LIMIT)]
+Samples = Annotated[int, Field(ge=1, le=ROUND_LIMIT)]
 
 
 def _id(what: str) -> AfterValidator:
@@ -170,7 +171,7 @@ class Update(Message):
     run: Annotated[str, _id("run")]
     round: Natural
     client: Annotated[str, _id("client")]
-    samples: Annotated[int, Field(ge=1)]
+    samples: Samples
     scalars: dict[str, float | int | bool | None] = Field(default_factory=dict)
     weights: Tensors
     optimizer: Tensors = Field(default_factory=dict)
@@ -188,7 +189,7 @@ class Contribution(UnitMessage):
     samples: in all batches together. version: of the body that computed it.
     """
 
-    samples: Annotated[int, Field(ge=1)]
+    samples: Samples
     version: Natural
     gradients: Tensors
     buffers: Tensors = Field(default_factory=dict)

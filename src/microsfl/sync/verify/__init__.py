@@ -1,7 +1,6 @@
 """Walking a store: everything that a run's files say about each other, checked. Reads one file at a time, writes none.
 
-What it cannot see: a changed bit in the tensors of a contribution or an update, which no file has a hash of. Weights,
-optimizer states and commits are covered, and whoever computes with them checks them again.
+What it cannot see: the loss of the newest commit, without which the store is that of a run that ended just before.
 """
 
 from __future__ import annotations
