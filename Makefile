@@ -7,7 +7,7 @@ READY := .venv/.ready
 
 help:
 	@echo "make demo      train on real digits through stateless split servers, on this machine"
-	@echo "make test      the tests (about 3 minutes on two cores)"
+	@echo "make test      the tests (some 8 minutes on two cores)"
 	@echo "make test-all  the tests and the slow ones"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      write the generated reference pages again"

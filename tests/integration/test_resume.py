@@ -61,7 +61,7 @@ def accuracies(summary: dict[str, Any]) -> list[float]:
     return [row["accuracy"] for row in summary["history"]]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_law_5_in_its_run_folder(number: signal.Signals, undisturbed: Finished, tmp_path: Path) -> None:
     """After SIGKILL of every process, and after Ctrl-C."""
     folder = tmp_path / "run"
@@ -102,6 +102,7 @@ def test_a_finished_run_has_nothing_to_resume(undisturbed: Finished) -> None:
     assert (undisturbed.folder / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_was_tampered_with_is_refused_and_named(tmp_path: Path) -> None:
     """The newest weights file has other content than its commit says: nothing is trained on it."""
     folder = tmp_path / "run"
