@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,8 +95,6 @@ def decode(body: Buffer, *, hashed: bool = False) -> Packet:
         MessageTooLarge: when the header or the number of tensors is over its limit.
         NotFinite: when a tensor has a NaN or an infinity.
     """
-    if isinstance(body, bytes) or (isinstance(body, memoryview) and body.readonly):
-        body = bytearray(body)  # torch wants memory that it may write
     view = memoryview(body)
     header, start = _read_header(view)
     if hashed:
@@ -170,10 +169,11 @@ class _Entry:
         count = math.prod(self.shape)
         if not count:
             return torch.empty(self.shape, dtype=self.dtype)
-        raw = torch.frombuffer(view, dtype=torch.uint8, count=self.end - self.begin, offset=start + self.begin)
         # Copied into torch's own, 64-byte aligned memory: the same numbers at another alignment take another path
         # through the BLAS kernels and can differ in the last bit, and a replay has to be bit-identical.
-        return raw.clone().view(self.dtype).reshape(self.shape)
+        own = torch.empty(self.end - self.begin, dtype=torch.uint8)
+        own.numpy()[:] = np.frombuffer(view, np.uint8, self.end - self.begin, start + self.begin)
+        return own.view(self.dtype).reshape(self.shape)
 
 
 def _read_header(view: memoryview) -> tuple[dict[str, Any], int]:
