@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from ..spec import DATASETS, MODELS, OPTIMIZERS, PARTITIONS, REDUCTIONS, STRATEGIES, RunSpec
+from ..spec import AVERAGES, DATASETS, MODELS, OPTIMIZERS, PARTITIONS, REDUCTIONS, SERVER_OPTIMIZERS, TRAITS, RunSpec
 
 WIDTH = 100
 OWN = "package.module:function"
@@ -22,10 +22,13 @@ ALLOWED = {
     "data.partition": ", ".join(PARTITIONS),
     "model.name": ", ".join((*MODELS, OWN)),
     "model.cut": "auto, [front, body], or [front] when u_shaped = false",
-    "strategy.name": ", ".join(STRATEGIES),
+    "strategy.name": ", ".join(TRAITS),
     "strategy.reduce": ", ".join(REDUCTIONS),
     "strategy.body_optimizer": OPTIMIZER,
     "strategy.client_optimizer": OPTIMIZER,
+    "strategy.average": ", ".join(AVERAGES),
+    "strategy.server_optimizer": f"name: {', '.join(SERVER_OPTIMIZERS)}; lr, beta1, beta2, tau: numbers",
+    "model.front_sha256": "not set, 64 hexadecimal digits",
     "servers.device": DEVICES,
     "servers.client_device": DEVICES,
     "store.body": "auto, file:///absolute/folder",

@@ -1,0 +1,91 @@
+"""Settings that make no sense together, refused by name before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .strategy import StrategyTable
+from .tables import DataTable, ModelTable, PrivacyTable, RunTable
+from .traits import Traits
+
+# What a run says that has been resolved, where the default is "auto".
+RESOLVED = {"strategy.unit": 1, "strategy.max_staleness": 0}
+
+OF_THE_CUT = (
+    "model.cut", "model.u_shaped", "model.front_weights", "strategy.sync", "strategy.reduce", "strategy.clip_norm",
+    "strategy.staleness_discount", "strategy.max_staleness", "strategy.unit", "strategy.front_update",
+    "strategy.tail_update", "strategy.body_optimizer", "privacy.clip_norm", "privacy.noise_std",
+)  # fmt: skip
+OF_THE_AVERAGE = ("strategy.average", "strategy.server_optimizer")
+
+
+def senseless(traits: Traits, name: str) -> dict[str, str]:
+    """Settings that mean nothing with such a strategy, each with the reason."""
+    found: dict[str, str] = {}
+    if not traits.split:
+        found |= dict.fromkeys(OF_THE_CUT, f"{name} does not cut the model")
+    if traits.body == "copies":
+        names = ["strategy.sync", "strategy.reduce", "strategy.staleness_discount", "strategy.max_staleness"]
+        found |= dict.fromkeys(names, f"{name} steps each client's copy of the body at each of its units")
+    if traits.turns:
+        names = ["strategy.sync", "strategy.staleness_discount", "strategy.max_staleness"]
+        found |= dict.fromkeys(names, f"{name} commits each unit before the next one begins")
+    if traits.client_side == "handed-on":
+        found |= dict.fromkeys(OF_THE_AVERAGE, f"{name} hands the client-side weights on instead of averaging them")
+    if not traits.federated or traits.pooled:
+        found |= dict.fromkeys((*OF_THE_AVERAGE, "strategy.proximal_mu"), f"in {name} nothing is averaged")
+    if traits.pooled:
+        found["run.participants"] = f"{name} has one client, with the data of all"
+    if not traits.auxiliary:
+        found["strategy.send_every"] = f"{name} has no auxiliary head; every batch is sent"
+    return found
+
+
+def refuse_senseless(
+    run: RunTable, data: DataTable, model: ModelTable, strategy: StrategyTable, privacy: PrivacyTable
+) -> None:
+    """Raises ValueError, naming the setting and what would be right."""
+    tables = {"run": run, "model": model, "strategy": strategy, "privacy": privacy}
+    for setting, why in senseless(strategy.traits, strategy.name).items():
+        table, key = setting.split(".")
+        value = getattr(tables[table], key)
+        default = type(tables[table]).model_fields[key].get_default(call_default_factory=True)
+        if value != default and not (setting in RESOLVED and value == RESOLVED[setting]):
+            raise ValueError(f"{setting} means nothing here, as {why}: leave it out, or choose another strategy.name.")
+    for problem in _problems(run, data, model, strategy, privacy):
+        raise ValueError(problem)
+
+
+def _problems(
+    run: RunTable, data: DataTable, model: ModelTable, strategy: StrategyTable, privacy: PrivacyTable
+) -> Iterator[str]:
+    traits = strategy.traits
+    clients = 1 if traits.pooled else data.clients
+    training = clients if run.participants == "all" else run.participants
+    if training > clients:
+        yield f"run.participants = {training} is more than data.clients = {clients}."
+    if not run.managed and strategy.name != "filesync":
+        yield f"strategy.name = '{strategy.name}' needs the coordinator to drive the rounds: use run.managed = true."
+    if strategy.average != "mean" and training < 3:
+        yield (
+            f"strategy.average = '{strategy.average}' of {training} clients is no more robust than their mean; it "
+            "takes 3 or more, or average = 'mean'."
+        )
+    if strategy.average == "trimmed-mean" and int(strategy.trim * training) < 1:
+        yield (
+            f"strategy.trim = {strategy.trim:g} of {training} clients cuts nobody off; use {1 / training:.2g} or more, "
+            "or average = 'mean'."
+        )
+    if strategy.staleness_discount and strategy.sync == "round":
+        yield "strategy.staleness_discount needs strategy.sync = K: within a round nothing grows stale."
+    if traits.auxiliary and strategy.front_update != "batch":
+        yield (
+            f"strategy.front_update = '{strategy.front_update}' leaves the auxiliary head of {strategy.name} nothing "
+            "to do: use 'batch'."
+        )
+    if strategy.warmup_rounds > run.rounds:
+        yield f"strategy.warmup_rounds = {strategy.warmup_rounds} is more than run.rounds = {run.rounds}."
+    if model.front_sha256 is not None and model.front_weights is None and not traits.split:
+        yield "model.front_sha256 says which front a run has, but this strategy has none."
+    if privacy.noise_seed == "run" and not privacy.noise_std:
+        yield "privacy.noise_seed = 'run' means nothing without privacy.noise_std."

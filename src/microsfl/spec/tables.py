@@ -1,0 +1,156 @@
+"""The tables of a specification, all but the strategy's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, StrictInt, field_validator, model_validator
+
+from ..schema import Table
+from .names import DATASETS, DEVICE_PATTERN, MODELS, PARTITIONS, Positive, check_id, known
+
+
+class RunTable(Table):
+    name: Annotated[str, AfterValidator(check_id)] = Field(
+        "demo", description="The run's name; part of every key in the store."
+    )
+    rounds: Positive = Field(20, description="Global rounds.")
+    seed: StrictInt = Field(0, ge=0, lt=2**31, description="Decides partition, initial weights, order and dropout.")
+    participants: Literal["all"] | Positive = Field(
+        "all", description="Clients that train in a round, drawn anew for each by the seed; all evaluate."
+    )
+    managed: bool = Field(
+        True,
+        description="true: the coordinator hands out the rounds to registered clients. "
+        "false: your own training loops drive the run through RemoteBody.",
+    )
+    deadline_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0,
+        description="Seconds for a round's training, and for its evaluation, until late clients are left out; 0: none.",
+    )
+    quorum: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Share of the clients that must have trained before late or lost ones are left out."
+    )
+    give_up_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        600,
+        description="Seconds that a run waits for clients without progress before it fails, with everything kept. "
+        "Where there is no deadline_s, a sign of life of a client is progress.",
+    )
+
+    @model_validator(mode="after")
+    def _quorum_needs_a_deadline(self) -> Self:
+        if self.quorum < 1 and not self.deadline_s:
+            raise ValueError(f"quorum = {self.quorum:g} leaves nobody out without a deadline; set run.deadline_s too.")
+        return self
+
+
+class DataTable(Table):
+    dataset: Annotated[str, known(DATASETS, import_path=True)] = Field(
+        "digits",
+        description="digits, mnist, or package.module:function returning (train, test) torch data sets.",
+    )
+    path: str | None = Field(None, description="Folder of the data set's files, for mnist; none: download it.")
+    clients: Positive = Field(5, description="How many clients take part.")
+    public: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Share of the train samples that no client gets: public data, to pre-train a front or to audit "
+        "privacy with.",
+    )
+    partition: Annotated[str, known(PARTITIONS, import_path=False)] = Field(
+        "dirichlet-label",
+        description="How samples are divided: iid, dirichlet-label, dirichlet-size, shards.",
+    )
+    alpha: float = Field(0.5, gt=0, allow_inf_nan=False, description="Dirichlet concentration; smaller is more skewed.")
+    shards_per_client: Positive = Field(2, description="For partition = shards: label-sorted shards a client.")
+    batch_size: Positive = Field(32, description="Samples in a mini-batch.")
+
+
+class ModelTable(Table):
+    name: Annotated[str, known(MODELS, import_path=True)] = Field(
+        "mlp",
+        description="mlp, cnn, resnet18, or package.module:function(input_shape, classes) -> nn.Module.",
+    )
+    cut: Literal["auto"] | tuple[str, ...] = Field(
+        "auto",
+        description="The last layer of the front and the last layer of the body, by name; one name when "
+        "u_shaped is false. auto: the cut that the model declares.",
+    )
+    u_shaped: bool = Field(
+        True,
+        description="true: the tail and the labels stay on the client. false: labels travel with the activations.",
+    )
+    front_weights: str | None = Field(
+        None, description="Safetensors file that the front begins with, as `microsfl pretrain` writes it."
+    )
+    front_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="Hash of that file; filled in when the run begins, and checked by whoever loads it."
+    )
+    input_shape: Literal["auto"] | tuple[Positive, ...] = Field(
+        "auto", description="Shape of one sample, [channels, height, width]; auto: the data set's."
+    )
+    classes: Literal["auto"] | Positive = Field("auto", description="Number of classes; auto: the data set's.")
+
+    @field_validator("cut")
+    @classmethod
+    def _one_or_two_names(cls, value: Any) -> Any:
+        if value != "auto" and len(value) not in (1, 2):
+            raise ValueError(f"{list(value)} names {len(value)} layers; name one (front) or two (front, body).")
+        return value
+
+
+class PrivacyTable(Table):
+    clip_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0, description="Largest L2 norm of a sample's smashed data; larger ones are scaled down to it. 0: no bound."
+    )
+    noise_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0, description="Standard deviation of the Gaussian noise added to the smashed data, after clipping."
+    )
+    noise_seed: Literal["private", "run"] = Field(
+        "private",
+        description="private: each client draws noise that nobody else can. run: drawn from the run's seed, for "
+        "experiments that are to be repeated; who knows the specification can subtract it.",
+    )
+
+
+class ServersTable(Table):
+    split: Positive = Field(2, description="Split servers that `microsfl run` starts.")
+    clients_per_process: Literal["auto"] | Positive = Field(
+        "auto",
+        description="Clients hosted by one process of `microsfl run`; auto: as many processes as cores.",
+    )
+    restarts: Annotated[StrictInt, Field(ge=0)] = Field(
+        5, description="How often `microsfl run` starts a process again that ended without being told to."
+    )
+    spread: Literal["sticky", "random"] = Field(
+        "sticky",
+        description="Which replica a client asks: mostly the same one, or any, at random, each time.",
+    )
+    graph_cache_mb: float = Field(
+        256,
+        ge=0,
+        allow_inf_nan=False,
+        description="Bound of a split server's cache of autograd graphs, in MB (10^6 bytes).",
+    )
+    weights_cache_mb: float = Field(
+        512,
+        ge=0,
+        allow_inf_nan=False,
+        description="Bound of a split server's cache of versions, in MB (10^6 bytes).",
+    )
+    device: str = Field(
+        "cpu", pattern=DEVICE_PATTERN, description="Where split servers compute: cpu, cuda, mps or auto."
+    )
+    client_device: str = Field(
+        "cpu", pattern=DEVICE_PATTERN, description="Where clients compute: cpu, cuda, mps or auto."
+    )
+
+
+class StoreTable(Table):
+    body: str = Field("auto", description="URL of the body area; auto: a folder in the run folder.")
+    client: str = Field("auto", description="URL of the client area; auto: a folder in the run folder.")
+
+
+class RecordsTable(Table):
+    url: str = Field(
+        "auto", description="SQLAlchemy URL of the coordinator's database; auto: SQLite in the run folder."
+    )
