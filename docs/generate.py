@@ -56,6 +56,8 @@ ADVICE = {
     "run_not_active": "Nothing: a client drops the task. No server of this version answers with it.",
     "round_closed": "Go on with the open round, which `GET /v1/runs/{run}` names; a client drops the task.",
     "activations_missing": "Send the backward again with the activations; microsfl's own client does so by itself.",
+    "unit_missing": "Send the units of a round in order, each after the answer to the one before, as microsfl's own "
+    "client does.",
     "port_in_use": "Choose another `--port`, or `--port 0` for a free one.",
     "store_not_writable": "Check that the place exists, that this process may write there and that there is room.",
     "operation_failed": "Try again later; the message says what failed.",

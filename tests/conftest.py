@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for the tests, or the reason why there is none."""
+"""What tests of several folders share: one torch thread, a living federation, a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sqlalchemy import create_engine, make_url, text
+
+from tests.faults.chaos import Cluster, cluster
+
+# As every service has it. Small operations on several threads crawl where other processes want the cores as well.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Supervised processes: coordinator, fed server, three split servers, five clients in two processes."""
+    with cluster(tmp_path_factory.mktemp("living") / "run") as living:
+        yield living
 
 
 class PostgresServer:

@@ -32,12 +32,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"errors"},
     "sync": {"errors", "spec", "core", "wire", "store"},
     "records": {"errors"},
-    "zoo": {"errors", "spec", "core"},
+    "zoo": {"errors", "spec", "core", "wire"},
     "client": {".", *BELOW, "device", "core", "wire", "zoo"},
     "services": {".", *BELOW, "device", "core", "wire", "store", "sync", "records", "zoo"},
     # The launcher starts the roles as processes and talks to them over HTTP: it never imports a service.
     "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client"},
-    "cli": {".", *BELOW, "launch", "services", "client"},
+    # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
+    # not know it, and stays without services: the command line chooses between the two.
+    "simulate": {"errors", "spec", "config", "device", "core", "store", "sync", "zoo", "client", "services", "launch"},
+    # Simulations of many runs, and real ones, side by side.
+    "compare": {".", *BELOW, "schema", "core", "zoo", "launch", "simulate"},
+    "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch"},
+    "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate"},
     "__main__": {"cli"},
 }
 
@@ -48,7 +54,7 @@ PROCESSES: dict[str, set[str]] = {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
         "adoption",
     },
-    "split-server": {"split_server"},
+    "split-server": {"split_server", "split_caches"},
     "fed-server": {"fed_server"},
 }  # fmt: skip
 

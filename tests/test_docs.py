@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import inspect
 import re
 import shlex
 import subprocess
+import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from itertools import pairwise
@@ -19,13 +21,16 @@ import pytest
 import microsfl
 from microsfl.cli import cli
 from microsfl.client.remote_body import RemoteBody
+from microsfl.compare.config import CompareTable, MethodTable, parse_comparison
+from microsfl.compare.grid import cells
+from microsfl.compare.report import TABLE_COLUMNS
 from microsfl.config import FedServerSettings, SplitServerSettings
 from microsfl.core.cut import cut_model
 from microsfl.launch.table import figures
 from microsfl.schema import assign
 from microsfl.services import coordinator, fed_server, split_server
 from microsfl.services.replica import create_app
-from microsfl.spec import RunSpec
+from microsfl.spec import TRAITS, RunSpec
 from microsfl.store.objects import open_store
 from microsfl.wire import messages, tensors
 from microsfl.zoo.datasets import describe
@@ -100,7 +105,7 @@ def complaint_about(words: list[str]) -> str | None:
     for word, following in pairwise(words):
         if word == "--set":
             assign(values, following)
-    RunSpec.parse(values)
+    cells(parse_comparison(values)) if words[0] == "compare" else RunSpec.parse(values)
     return None
 
 
@@ -171,15 +176,43 @@ def test_the_readme_shows_the_figures_of_a_run() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 180
+    assert len(README.splitlines()) <= 210
+
+
+# Comparing
+
+GUIDE = (ROOT / "docs" / "guides" / "comparing.md").read_text()
+
+
+def test_the_guide_to_comparing_names_every_key_and_column() -> None:
+    keys = re.findall(r"^\| `(\w+)` \|", section(GUIDE, "The table [compare]"), re.MULTILINE)
+    assert keys == list(CompareTable.model_fields)
+    assert {name for name in MethodTable.model_fields if f"`{name}`" not in GUIDE} == set()
+    columns = set(re.findall(r"`(\w+)`", section(GUIDE, "What is measured")))
+    assert columns <= {*TABLE_COLUMNS}
+    (example,) = blocks(GUIDE, "toml")
+    assert len(cells(parse_comparison(tomllib.loads(example)))) == 3 * 2 * 3
+
+
+def test_the_readme_has_the_table_of_the_comparison_that_was_run() -> None:
+    """`python docs/compare_table.py` writes it again."""
+    module = script("compare_table")
+    assert module.updated(README) == README
+    asked = tomllib.loads((ROOT / "examples" / "compare-digits.toml").read_text())
+    with module.TABLE.open() as file:
+        found = [(row["label"], row["partition"], row["seeds"]) for row in csv.DictReader(file)]
+    grid = cells(parse_comparison(asked))
+    seeds = str(len({cell.seed for cell in grid}))
+    assert found == list(dict.fromkeys((cell.label, cell.partition, seeds) for cell in grid))
+    assert {cell.spec.strategy.name for cell in grid} == set(TRAITS)
 
 
 # Reference pages
 
 
-def generator() -> Any:
-    """docs/generate.py as a module; docs is no package."""
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+def script(name: str) -> Any:
+    """docs/<name>.py as a module; docs is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -189,14 +222,14 @@ def generator() -> Any:
 
 def test_errors_and_settings_are_as_the_code_has_them() -> None:
     """`make docs` writes them again."""
-    pages = generator().pages()
+    pages = script("generate").pages()
     assert {file.name for file in pages} == {"errors.md", "settings.md"}
     assert {file.name for file, content in pages.items() if file.read_text("utf-8") != content} == set()
 
 
 def test_an_error_without_advice_and_advice_without_an_error_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test of the test."""
-    module = generator()
+    module = script("generate")
     advice = dict(module.ADVICE)
     monkeypatch.setattr(module, "ADVICE", {**advice, "gone": "?"})
     with pytest.raises(ValueError, match="gone"):

@@ -1,7 +1,7 @@
 """A whole federation in one process: real replicas, real message bytes, a real store, and no sockets between them.
 
-`Direct` stands where the HTTP client stands and calls the same function that the HTTP route calls. Tests that are
-about processes or sockets use real ones instead (tests/service, tests/integration).
+What simulations use, with several replicas and with faults. Tests that are about processes or sockets use real ones
+instead (tests/service, tests/integration).
 """
 
 from __future__ import annotations
@@ -9,28 +9,29 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.utils.data import TensorDataset
 
-from microsfl.client.trainer import LocalData, Task, Trainer
+from microsfl.client.trainer import Task, Trainer
 from microsfl.client.transport import FedServer, SplitServers
+from microsfl.client.units import LocalData
 from microsfl.config import FedServerSettings, SplitServerSettings
 from microsfl.core.partition import Share, batches
+from microsfl.core.turns import chosen
 from microsfl.core.unit import UnitKey, batch_seed, seed_of
 from microsfl.services import fed_server, split_server
 from microsfl.services.replica import Replica
+from microsfl.simulate.direct import Answer, Direct
 from microsfl.spec import RunSpec
 from microsfl.store.objects import ObjectStore, open_store
 from microsfl.sync import keys
 from microsfl.sync.commits import Chain, Commit
 from microsfl.wire.tensors import decode
 from microsfl.zoo.datasets import take
-from microsfl.zoo.parts import build_parts
+from microsfl.zoo.parts import build_parts, client_side
 
 MODELS = "tests.toys:"
 ALLOWED = tuple(f"{MODELS}{name}" for name in ("plain", "dropout", "batchnorm", "masked", "sixteen"))
@@ -58,40 +59,18 @@ def toy_data(samples: int = 24, seed: int = 0) -> LocalData:
     return LocalData(data, data, Share(everything, everything))
 
 
-@dataclass
-class Direct:
-    """Http without sockets: an address is a replica's number. Counts requests; `faults` may repeat or break them."""
+class Recorded(Direct):
+    """Keeps a list of its requests; `faults` may repeat or break them."""
 
-    replicas: list[Replica]
-    faults: Callable[[str, bytes | None, Callable[[Replica], bytes], Sequence[Replica]], bytes] | None = None
-    requests: list[tuple[str, str]] = field(default_factory=list)
+    def __init__(self, replicas: Sequence[Replica]) -> None:
+        super().__init__(replicas)
+        self.requests: list[tuple[str, str]] = []
 
     def request(
         self, method: str, servers: Callable[[], Sequence[str]], path: str, body: bytes | None = None, *_: Any
-    ) -> Any:
-        order = [self.replicas[int(address)] for address in servers()]
+    ) -> Answer:
         self.requests.append((method, path))
-
-        def ask(replica: Replica) -> Any:
-            return answer(replica, method, path, body)
-
-        return self.faults(path, body, ask, order) if self.faults else ask(order[0])
-
-
-def answer(replica: Replica, method: str, path: str, body: bytes | None) -> Any:
-    """What a replica answers, as the transport reads it."""
-    if path in replica.messages:
-        assert body is not None
-        return SimpleNamespace(data=replica.answer(path, body), headers={}, status=200)
-    if method == "POST":
-        return SimpleNamespace(data=json.dumps(replica.calls[path](json.loads(body or b"{}"))).encode(), headers={})
-    _, _, _, run, *rest = path.split("/")
-    if not rest:
-        return SimpleNamespace(data=json.dumps(replica.status(run)).encode(), headers={})
-    if rest[0] == "rounds":
-        return SimpleNamespace(data=replica.update(run, int(rest[1]), rest[3]), headers={})
-    version, content = replica.weights(run, None if rest[1] == "newest" else int(rest[1]))
-    return SimpleNamespace(data=content, headers={"x-microsfl-version": str(version)})
+        return super().request(method, servers, path, body)
 
 
 class World:
@@ -111,9 +90,10 @@ class World:
         self.body_store = self._store(folder, "body")
         self.client_store = self._store(folder, "client")
         self.caches = caches
-        self.split = Direct([self.new_replica() for _ in range(replicas)])
+        traits = spec.strategy.traits
+        self.split = Recorded([self.new_replica() for _ in range(replicas if traits.split else 0)])
         fed_settings = FedServerSettings(store_url="memory://", allow_models=ALLOWED)
-        self.fed = Direct([fed_server.create_replica(fed_settings, self.client_store)])
+        self.fed = Recorded([fed_server.create_replica(fed_settings, self.client_store)] * traits.federated)
         self.data: dict[str, LocalData] = {}
         for replica in (*self.split.replicas, *self.fed.replicas):
             replica.calls["/v1/runs"]({"spec": json.loads(spec.to_json())})
@@ -143,25 +123,44 @@ class World:
         self.data[client] = data
         parts = build_parts(self.spec, ALLOWED)
         addresses = [str(number) for number in range(len(self.split.replicas))]
-        split = SplitServers(self.split, sorted(self.data).index(client), lambda: addresses, self.spread)  # type: ignore[arg-type]
-        fed = FedServer(self.fed, lambda: "0")  # type: ignore[arg-type]
-        self.trainers[client] = Trainer(self.spec, client, parts, data, split, fed, torch.device("cpu"))
+        split = SplitServers(self.split, sorted(self.data).index(client), lambda: addresses, self.spread)
+        fed = FedServer(self.fed, lambda: "0")
+        self.trainers[client] = Trainer(
+            self.spec, client, client_side(self.spec, parts), data, split, fed, torch.device("cpu")
+        )
         return self.trainers[client]
 
-    def task(self, client: str, round_: int, kind: str = "train") -> Task:
-        head = self.chain.head().version
-        return Task(kind, self.spec.run.name, round_, client, 0, head, self.client_chain.head().version)
+    def task(self, client: str, round_: int, kind: str = "train", after: str | None = None) -> Task:
+        traits = self.spec.strategy.traits
+        body = self.chain.head().version if traits.split else 0
+        client_side = self.client_chain.head().version if traits.federated else 0
+        return Task(kind, self.spec.run.name, round_, client, 0, body, client_side, after)
 
     def round(self, number: int) -> None:
-        """All clients train, then the round is closed on both sides."""
-        for client, trainer in self.trainers.items():
-            trainer.train(self.task(client, number))
-        self.close(number)
+        """Those who are chosen train, in their order, then the round is closed on both sides."""
+        traits = self.spec.strategy.traits
+        everybody = sorted(self.trainers)
+        share = self.spec.run.participants
+        count = len(everybody) if share == "all" else share
+        training = chosen(self.spec.run.seed, number, everybody, count, turns=traits.turns)
+        before: str | None = None
+        for client in training:
+            self.trainers[client].train(
+                self.task(client, number, after=before if traits.client_side == "handed-on" else None)
+            )
+            before = client
+        self.close(number, training)
 
-    def close(self, number: int) -> None:
-        run = self.spec.run.name
-        self.split.replicas[0].calls["/v1/reduce"]({"run": run, "round": number})
-        self.fed.replicas[0].calls["/v1/aggregate"]({"run": run, "round": number, "clients": sorted(self.trainers)})
+    def close(self, number: int, trained: Sequence[str] | None = None) -> None:
+        """End the round with those who trained, by default all, the last of whom comes last."""
+        run, traits = self.spec.run.name, self.spec.strategy.traits
+        trained = sorted(self.trainers) if trained is None else trained
+        if traits.split:
+            self.split.replicas[0].calls["/v1/reduce"]({"run": run, "round": number})
+        if traits.federated:
+            self.fed.replicas[0].calls["/v1/aggregate"](
+                {"run": run, "round": number, "clients": sorted(trained), "last": trained[-1]}
+            )
 
     def run(self) -> None:
         for number in range(self.spec.run.rounds):
@@ -179,7 +178,8 @@ class World:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """body.<…>, front.<…> and tail.<…> as committed."""
-        body = decode(self.chain.read(self.chain.head().weights)).tensors
+        split = self.spec.strategy.traits.split
+        body = decode(self.chain.read(self.chain.head().weights)).tensors if split else {}
         client = decode(self.client_chain.read(self.client_chain.head().weights)).tensors
         return {**{f"body.{name}": tensor for name, tensor in body.items()}, **client}
 
@@ -188,12 +188,14 @@ def train_plainly(spec: RunSpec, client: str, data: LocalData) -> dict[str, torc
     """What the same training is in ordinary PyTorch, in one process: the reference that law 1 speaks of."""
     parts = copy.deepcopy(build_parts(spec, ALLOWED))
     strategy, seed = spec.strategy, spec.run.seed
-    body_optimizer = getattr(torch.optim, strategy.body_optimizer.name)(
-        parts.body.parameters(), **strategy.body_optimizer.options
-    )
-    client_optimizer = getattr(torch.optim, strategy.client_optimizer.name)(
-        [*parts.front.parameters(), *parts.tail.parameters()], **strategy.client_optimizer.options
-    )
+    optimizers = [
+        getattr(torch.optim, rule.name)(parameters, **rule.options)
+        for rule, parameters in (
+            (strategy.client_optimizer, [*parts.front.parameters(), *parts.tail.parameters()]),
+            (strategy.body_optimizer, [*parts.body.parameters()]),
+        )
+        if parameters
+    ]
     for round_ in range(spec.run.rounds):
         order = batches(
             len(data.share.train),
@@ -211,7 +213,7 @@ def train_plainly(spec: RunSpec, client: str, data: LocalData) -> dict[str, torc
                 value = part(*value)
                 value = value if isinstance(value, tuple) else (value,)
             torch.nn.functional.cross_entropy(value[0], y).backward()
-            for optimizer in (client_optimizer, body_optimizer):
+            for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
     return {

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
+from .audit.options import audit_options, pretrain_options
 from .config import ClientSettings, CoordinatorSettings, FedServerSettings, SplitServerSettings
 from .errors import MicrosflError
 from .launch.options import role_command
@@ -51,8 +52,9 @@ def cli() -> None:
 @CONFIG
 @ASSIGNMENTS
 @OUTPUT
+@click.option("--simulate", is_flag=True, help="In this process alone: the same results, without servers or a store.")
 @AS_JSON
-def run(config: Path | None, assignments: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+def run(config: Path | None, assignments: tuple[str, ...], output: Path | None, simulate: bool, as_json: bool) -> None:
     """Train on this machine and write a run folder.
 
     Starts all roles as processes, shows the progress, and ends with a table, plots and the trained model.
@@ -60,9 +62,13 @@ def run(config: Path | None, assignments: tuple[str, ...], output: Path | None, 
     Settings come from CONFIG (TOML) and --set; `microsfl config --show` lists them.
     """
     from .launch.spec_file import read_spec
-    from .launch.training import train
 
-    _print(*train(read_spec(config, assignments), output), as_json)
+    if simulate:
+        from .simulate.training import train as run_all
+    else:
+        from .launch.training import train as run_all
+
+    _print(*run_all(read_spec(config, assignments), output), as_json)
 
 
 @cli.command()
@@ -115,6 +121,40 @@ def config(config: Path | None, assignments: tuple[str, ...], show: bool, as_jso
 
 
 @cli.command()
+@CONFIG
+@ASSIGNMENTS
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Output folder, new or empty, or that of the same comparison, to go on with it; default: "
+    "runs/compare-DATE-TIME.",
+)
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Simulations at a time; default: as many as cores."
+)
+@click.option("--services", is_flag=True, help="Real processes over HTTP, a cell at a time, instead of simulations.")
+def compare(
+    config: Path | None, assignments: tuple[str, ...], output: Path | None, jobs: int | None, services: bool
+) -> int:
+    """Compare strategies on identical data and initial weights.
+
+    CONFIG (TOML) is that of a run, plus a table [compare]: methods (strategies, or [compare.method.NAME] tables with
+    settings of their own), partitions, clients, participants, seeds and target_accuracy. Each method runs with each of
+    the others: a cell. Without CONFIG, every strategy runs with the default settings and three seeds.
+
+    Cells are simulated, each in one process, with the strategies' own code. Writes tables, plots and what each cell
+    came to. Stopped, it goes on when it is called again with the same --output. Exits with 1 when no cell finished.
+    """
+    from .compare.command import compare as run_all
+    from .compare.config import read_comparison
+
+    if services and jobs is not None:
+        raise click.UsageError("--jobs is for simulations; with --services one cell runs at a time.")
+    return run_all(read_comparison(config, assignments), output, jobs=jobs, services=services)
+
+
+@cli.command()
 @TARGETS
 @ONE_RUN
 @click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
@@ -142,6 +182,43 @@ def gc(targets: tuple[str, ...], run: str | None, keep: int, dry_run: bool) -> N
     from .launch.maintenance import collect_garbage
 
     collect_garbage(targets, run, keep, dry_run=dry_run)
+
+
+@cli.command()
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@ASSIGNMENTS
+@pretrain_options
+def pretrain(config: Path, assignments: tuple[str, ...], output: Path, **options: Any) -> None:
+    """Train the front on public data against a decoder.
+
+    The model of CONFIG (TOML) learns its task while a decoder learns to reconstruct the inputs from the front's output
+    and the front learns to prevent that. Only the front is kept: `model.front_weights = "FILE"` with
+    `strategy.front_update = "never"` uses it, frozen, in a run.
+    """
+    from .audit.pretrain_front import Options, pretrain_front
+    from .launch.spec_file import read_spec
+
+    digest = pretrain_front(read_spec(config, assignments), output, Options(**options))
+    click.echo(f"{digest}  {output}")
+
+
+@cli.command("audit-privacy")
+@click.argument("folder", metavar="RUN_FOLDER", type=click.Path(file_okay=False, path_type=Path))
+@audit_options
+@click.option("--json", "as_json", is_flag=True, help="Print privacy.json instead of the table.")
+def audit_privacy(folder: Path, output: Path | None, as_json: bool, **options: Any) -> None:
+    """Attack a finished run: what do smashed data and gradients give away?
+
+    Trains a decoder to reconstruct inputs from the run's smashed data, measures their distance correlation, and infers
+    labels from gradients. Writes a report that says what this shows and what it cannot.
+    """
+    from .audit.audit_run import audit_run, print_report
+
+    report = audit_run(folder, output, **options)
+    if as_json:
+        click.echo(json.dumps(report, indent=2, allow_nan=False))
+    else:
+        print_report(report, output or folder)
 
 
 @role_command(cli, "coordinator", CoordinatorSettings)

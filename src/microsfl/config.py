@@ -111,6 +111,9 @@ class SplitServerSettings(ReplicaSettings):
 
 class FedServerSettings(ReplicaSettings):
     port: Port = Field(8200, description="Port to listen on; 0 takes a free one.")
+    front_weights: str | None = Field(
+        None, description="File of the weights that fronts begin with; default: the run's model.front_weights."
+    )
 
 
 class ClientSettings(ProcessSettings):
@@ -124,6 +127,9 @@ class ClientSettings(ProcessSettings):
         "of the run's data set.",
     )
     path: str | None = Field(None, description="Folder of the data set's files; default: the run's data.path.")
+    front_weights: str | None = Field(
+        None, description="File of the weights that fronts begin with; default: the run's model.front_weights."
+    )
     allow_models: tuple[str, ...] = Field(
         (), description="Model factories (package.module:function) that runs may name, besides the zoo's."
     )

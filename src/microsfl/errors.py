@@ -6,7 +6,7 @@
     │   ├── UnknownLayer  InvalidCut  ModelNotAllowed  ImpossiblePartition  DatasetNotFound
     │   ├── MalformedMessage  MessageTooLarge  MessageTooSlow  TensorMismatch  NotFinite
     │   ├── RunNotFound  VersionNotFound  RoundNotFound  ClientNotFound
-    │   ├── RunExists  RunNotActive  RoundClosed  ActivationsMissing  UnsupportedFormat
+    │   ├── RunExists  RunNotActive  RoundClosed  ActivationsMissing  UnitMissing  UnsupportedFormat
     │   └── PortInUse  StoreNotWritable
     └── OperationError                the surroundings failed; the command line exits with 1
         └── StoreUnavailable  StoreCorrupt  Unreachable  RunFailed
@@ -169,6 +169,14 @@ class ActivationsMissing(InputError):
     code = "activations_missing"
     status = 409
     summary = "Neither this replica nor the store has the unit's activations; send them again."
+
+
+class UnitMissing(InputError):
+    code = "unit_missing"
+    status = 409
+    summary = (
+        "A client's copy of the body is computed from all of its earlier units of the round, and one is not there."
+    )
 
 
 class UnsupportedFormat(InputError):

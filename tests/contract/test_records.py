@@ -94,7 +94,7 @@ def test_progress_adds_columns_and_keeps_the_others(records: Records) -> None:
         '{"s":2}',
         3,
         rounds={0: {"ended_at": 6.0, "accuracy": 0.25}, 1: {"started_at": 6.0}},
-        metrics={(0, "a"): {"test_accuracy": 0.5, "eval_bytes_up": 2**40}},
+        metrics={(0, "a"): {"test_accuracy": 0.5, "eval_bytes_up": 2**40, "bytes_saved": 2**41}},
     )
     assert records.runs() == [replace(RUN, state='{"s":2}', revision=3)]
     first, second = records.rounds("demo")
@@ -102,6 +102,7 @@ def test_progress_adds_columns_and_keeps_the_others(records: Records) -> None:
     assert (second["round"], second["started_at"], second["ended_at"]) == (1, 6.0, None)
     [row] = records.metrics("demo")
     assert (row["samples"], row["test_accuracy"], row["eval_bytes_up"]) == (7, 0.5, 2**40)
+    assert row["bytes_saved"] == 2**41
     assert (row["train_loss"], row["test_loss"], "run" in row) == (None, None, False)
 
 
@@ -225,11 +226,25 @@ def test_a_database_from_before_there_were_versions_is_adopted(lasting_url: str)
     first = Records(lasting_url)
     first.add_run(RUN)
     first.close()
-    in_database(lasting_url, f"DROP TABLE {schema.VERSION_TABLE}", "ALTER TABLE rounds DROP COLUMN absent")
+    newer = ("ALTER TABLE rounds DROP COLUMN absent", "ALTER TABLE metrics DROP COLUMN bytes_saved")
+    in_database(lasting_url, f"DROP TABLE {schema.VERSION_TABLE}", *newer)
     second = Records(lasting_url)
     assert second.runs() == [RUN]
     second.close()
     assert in_database(lasting_url, f"SELECT version_num FROM {schema.VERSION_TABLE}") == [(schema.HEAD,)]
+
+
+def test_a_database_of_the_version_before_keeps_its_metrics(lasting_url: str) -> None:
+    first = Records(lasting_url)
+    first.add_run(RUN)
+    first.save_progress("demo", "{}", 2, metrics={(0, "a"): {"samples": 7}})
+    first.close()
+    back = f"UPDATE {schema.VERSION_TABLE} SET version_num = '0002'"
+    in_database(lasting_url, back, "ALTER TABLE metrics DROP COLUMN bytes_saved")
+    second = Records(lasting_url)
+    [row] = second.metrics("demo")
+    assert (row["samples"], row["bytes_saved"]) == (7, None)
+    second.close()
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(lasting_url: str) -> None:

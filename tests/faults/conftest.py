@@ -1,17 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.faults.chaos import Cluster, Outcome, cluster, spec_of
-
-
-@pytest.fixture(scope="session")
-def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Supervised processes: coordinator, fed server, three split servers, five clients in two processes."""
-    with cluster(tmp_path_factory.mktemp("faults") / "run") as living:
-        yield living
+from tests.faults.chaos import Cluster, Outcome, spec_of
 
 
 @pytest.fixture(scope="session")

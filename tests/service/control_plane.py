@@ -149,6 +149,14 @@ class Api:
         accepted: bool = self.post(f"/runs/{task['run']}/reports", body)["accepted"]
         return accepted
 
+    def fail(self, task: Json, code: str = "dataset_not_found", message: str = "no /data") -> bool:
+        """Report that the task cannot be done."""
+        body = {name: task[name] for name in ("client", "kind", "round")} | {
+            "error": {"code": code, "message": message}
+        }
+        accepted: bool = self.post(f"/runs/{task['run']}/reports", body)["accepted"]
+        return accepted
+
     def work(self, *clients: str) -> None:
         """Poll and report until none of the clients has a task."""
         while tasks := self.poll(*clients, wait_s=20 if self.run_phase() == "syncing" else 0):
@@ -179,9 +187,13 @@ def evaluate_metrics(index: int) -> Json:
     return {**scores, "seconds": 0.25, "bytes_up": 10, "bytes_down": 20, "started_at": 2.0}
 
 
-def spec(name: str = "demo", rounds: int = 2, clients: int = 3, **run: Any) -> Json:
+def spec(name: str = "demo", rounds: int = 2, clients: int = 3, *, strategy: str = "filesync", **run: Any) -> Json:
     """A resolved specification, as JSON."""
-    values = {"run": {"name": name, "rounds": rounds, **run}, "data": {"clients": clients}}
+    values = {
+        "run": {"name": name, "rounds": rounds, **run},
+        "data": {"clients": clients},
+        "strategy": {"name": strategy},
+    }
     return RunSpec.parse(values).resolved(input_shape=(1, 8, 8), classes=10).model_dump(mode="json")
 
 

@@ -37,7 +37,7 @@ def test_a_run_from_its_creation_to_its_end(api: Api, plane: StandIn) -> None:
     assert api.poll("c0", "c1", wait_s=0) == []
     api.register_clients("c2")
     tasks = api.poll(*CLIENTS)
-    here = {"kind": "train", "run": "demo", "round": 0, "body_version": 0, "client_version": 0}
+    here = {"kind": "train", "run": "demo", "round": 0, "body_version": 0, "client_version": 0, "after": None}
     assert tasks == [{**here, "client": client, "index": index} for index, client in enumerate(CLIENTS)]
 
     api.work(*CLIENTS)
@@ -46,7 +46,7 @@ def test_a_run_from_its_creation_to_its_end(api: Api, plane: StandIn) -> None:
     assert (run["body_version"], run["client_version"], run["clients"]) == (2, 2, list(CLIENTS))
     assert len(plane.calls) == 6
     assert sorted(plane.calls[2:4], key=lambda call: call[0]) == [
-        ("/v1/aggregate", {"run": "demo", "round": 0, "clients": list(CLIENTS)}),
+        ("/v1/aggregate", {"run": "demo", "round": 0, "clients": list(CLIENTS), "last": None}),
         ("/v1/reduce", {"run": "demo", "round": 0}),
     ]
     assert api.poll(*CLIENTS, wait_s=0) == []
@@ -59,6 +59,7 @@ def test_rounds_and_metrics_of_a_run(demo: Api) -> None:
     assert [(row["round"], row["client"]) for row in rows] == [(r, c) for r in (0, 1) for c in CLIENTS]
     assert rows[5]["train_loss"] == 3.0
     assert (rows[5]["samples"], rows[5]["seconds"], rows[5]["bytes_up"]) == (100, 0.5, 2**40)
+    assert rows[5]["bytes_saved"] is None
     assert (rows[5]["test_accuracy"], rows[5]["eval_seconds"], rows[5]["eval_bytes_up"]) == (0.5, 0.25, 10)
 
     first = demo.get("/runs/demo/rounds")["rounds"][0]
@@ -195,9 +196,9 @@ def test_stop_ends_a_run(demo: Api) -> None:
 
 
 def test_a_client_that_fails_fails_the_run(demo: Api) -> None:
-    body = {"client": "c1", "kind": "train", "round": 0, "error": {"code": "dataset_not_found", "message": "no /data"}}
-    assert demo.post("/runs/demo/reports", {**body, "round": 1}) == {"accepted": False}
-    assert demo.post("/runs/demo/reports", body) == {"accepted": True}
+    task = demo.poll("c1")[0]
+    assert not demo.fail({**task, "round": 1})
+    assert demo.fail(task)
     run = demo.get("/runs/demo")
     assert run["state"] == "failed"
     assert run["reason"] == "client 'c1' could not train in round 0: no /data (dataset_not_found)"

@@ -70,7 +70,7 @@ def test_a_late_client_is_left_out_and_may_come_back(world: World) -> None:
     world.turn(45, *CLIENTS)
     assert world.phase("evaluating")["progress"] == {"c0": "evaluate", "c1": "left_out", "c2": "evaluate"}
     assert not world.api.report(late)
-    assert ("/v1/aggregate", {"run": "demo", "round": 0, "clients": ["c0", "c2"]}) in world.plane.calls
+    assert ("/v1/aggregate", {"run": "demo", "round": 0, "clients": ["c0", "c2"], "last": None}) in world.plane.calls
     world.do("c0", "c2")
     assert world.phase("training", 1)["away"] == ["c1"]
     assert world.absent() == [{"client": "c1", "phase": "training", "reason": "late: no report within 40 s"}]
@@ -97,6 +97,54 @@ def test_who_stays_away_costs_no_further_deadline(world: World) -> None:
         world.do("c0", "c2")
     world.api.wait_for(lambda run: run["state"] == "finished")
     assert world.absent(2) == [{"client": "c1", "phase": "training", "reason": "late: not back from an earlier round"}]
+
+
+def test_with_a_quorum_a_client_that_fails_is_left_out_of_its_round(world: World) -> None:
+    world.begin(deadline_s=1000, quorum=0.6)
+    task = world.api.poll("c1")[0]
+    assert world.api.fail(task)
+    failed = {"client": "c1", "phase": "training", "reason": "failed: no /data (dataset_not_found)"}
+    assert world.absent() == [failed]
+    assert world.api.poll("c1", wait_s=0) == []
+    assert not world.api.fail(task)
+    assert world.api.get("/runs/demo")["progress"] == {"c0": "train", "c1": "left_out", "c2": "train"}
+    world.restart()
+    world.api.register_clients(*CLIENTS)
+    world.do("c0", "c2")
+    assert world.phase("evaluating")["progress"] == {"c0": "evaluate", "c1": "left_out", "c2": "evaluate"}
+    world.do("c0")
+    assert world.api.fail(world.api.poll("c2")[0], "internal", "broke")
+    world.phase("training", 1)
+    assert world.absent() == [
+        failed,
+        {"client": "c2", "phase": "evaluating", "reason": "failed: broke (internal)"},
+    ]
+    assert [task["round"] for task in world.api.poll(*CLIENTS)] == [1, 1, 1]
+
+
+def test_clients_that_fail_end_a_run_whose_quorum_is_gone_and_it_can_be_resumed(world: World) -> None:
+    world.begin(deadline_s=1000, quorum=0.6)
+    for task in world.api.poll("c1", "c2"):
+        assert world.api.fail(task)
+    run = world.api.get("/runs/demo")
+    assert (run["state"], run["reason"]) == (
+        "failed",
+        "the quorum of round 0 is 2, and at most 1 of 3 clients can train: "
+        "c1: no /data (dataset_not_found); c2: no /data (dataset_not_found)",
+    )
+    assert [one["client"] for one in world.absent()] == ["c1"]
+    world.api.post("/runs/demo/resume")
+    world.api.wait_for(lambda run: run["phase"] == "training")
+    assert world.absent() == []
+    assert len(world.api.poll(*CLIENTS)) == 3
+
+
+def test_a_run_gives_up_on_the_one_whose_turn_it_is_though_the_others_are_alive(world: World) -> None:
+    world.begin(give_up_s=100, strategy="sl")
+    [task] = world.api.poll(*CLIENTS)
+    world.turn(101, *set(CLIENTS) - {task["client"]})
+    reason = world.api.wait_for(lambda run: run["state"] == "failed")["reason"]
+    assert reason.endswith(f"missing: {task['client']} (last heard of 101 s ago)")
 
 
 def test_a_silent_client_is_left_out_before_the_deadline(world: World) -> None:

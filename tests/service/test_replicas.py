@@ -259,6 +259,18 @@ FED_REFUSED: dict[str, tuple[str, Any, int, str]] = {
     "clients that are no list": ("/v1/aggregate", {"run": "toy", "round": 0, "clients": "one"}, 400, "invalid_input"),
     "path in a client": ("/v1/aggregate", {"run": "toy", "round": 0, "clients": ["../x"]}, 422, "invalid_id"),
     "round ahead": ("/v1/aggregate", {"run": "toy", "round": 2, "clients": ["one"]}, 404, "round_not_found"),
+    "last that is no text": (
+        "/v1/aggregate", {"run": "toy", "round": 0, "clients": [], "last": ["one"]}, 400, "invalid_input",
+    ),
+    "path in the last": (
+        "/v1/aggregate", {"run": "toy", "round": 0, "clients": [], "last": "../x"}, 422, "invalid_id",
+    ),
+    "last without an update": (
+        "/v1/aggregate", {"run": "toy", "round": 0, "clients": [], "last": "nobody"}, 404, "client_not_found",
+    ),
+    "last that is none of the clients": (
+        "/v1/aggregate", {"run": "toy", "round": 0, "clients": ["one"], "last": "two"}, 400, "invalid_input",
+    ),
 }  # fmt: skip
 
 
@@ -275,7 +287,18 @@ def test_updates_count_once_and_are_averaged(fed: Live) -> None:
     for message in (update(), update(client="two", weights=other), update(weights=other)):  # the last is a replay
         status, body = fed.ask("POST", "/v1/updates", message)
         assert (status, Stored.unpack(body).round) == (200, 0)
-    call = {"run": "toy", "round": 0, "clients": ["two", "one"]}
+    path = "/v1/runs/toy/rounds/0/updates"
+    assert fed.ask("GET", f"{path}/two/weights") == (200, encode(other))
+    for place, status, code in (
+        (f"{path}/nobody/weights", 404, "client_not_found"),
+        ("/v1/runs/toy/rounds/1/updates/two/weights", 404, "client_not_found"),
+        ("/v1/runs/toy/rounds/x/updates/two/weights", 400, "invalid_input"),
+        ("/v1/runs/other/rounds/0/updates/two/weights", 404, "run_not_found"),
+        (f"{path}/a%00b/weights", 422, "invalid_id"),
+    ):
+        found_status, found = fed.ask("GET", place)
+        assert (found_status, found["error"]["code"]) == (status, code)
+    call = {"run": "toy", "round": 0, "clients": ["two", "one"], "last": None}
     assert fed.ask("POST", "/v1/aggregate", call) == (200, {"version": 1, "clients": 2})
     assert fed.ask("POST", "/v1/aggregate", call) == (200, {"version": 1, "clients": 2})
     status, weights = fed.ask("GET", "/v1/runs/toy/versions/1/weights")

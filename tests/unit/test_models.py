@@ -61,6 +61,7 @@ def test_logits_for_every_shape_of_sample(name: str, shape: tuple[int, ...]) -> 
     ("name", "front", "body", "tail"),
     [
         ("mlp", ["flatten", "fc1"], ["relu1", "fc2", "relu2"], ["fc3"]),
+        ("linear-front", ["flatten", "fc1"], ["fc2", "relu"], ["fc3"]),
         ("cnn", ["conv1", "relu1", "pool1"], ["conv2", "relu2", "pool2", "flatten", "fc1", "relu3"], ["fc2"]),
         ("resnet18", ["stem"], ["layer1", "layer2", "layer3", "layer4", "pool"], ["head"]),
     ],
@@ -74,8 +75,9 @@ def test_default_cuts(name: str, front: list[str], body: list[str], tail: list[s
     assert list(vanilla.body.stages()) == body + tail
 
 
-def test_the_mlp_has_the_sizes_of_the_paper() -> None:
-    shapes = [tuple(weight.shape) for name, weight in built("mlp", (1, 28, 28)).named_parameters() if "weight" in name]
+@pytest.mark.parametrize("name", ["mlp", "linear-front"])
+def test_the_linear_models_have_the_sizes_of_the_paper(name: str) -> None:
+    shapes = [tuple(weight.shape) for key, weight in built(name, (1, 28, 28)).named_parameters() if "weight" in key]
     assert shapes == [(64, 784), (64, 64), (10, 64)]
 
 
@@ -121,7 +123,7 @@ def test_a_failing_factory_leaves_the_generator_as_it_was(own: types.ModuleType)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("name", ["mlp", "linear-front", "cnn"])
 def test_the_model_learns_the_digits(name: str) -> None:
     data = load_data("digits", None)
     x, y = take(data.train, np.arange(len(data.train)))

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from microsfl.core.average import WeightedMean
 from microsfl.core.codec import make_optimizer, pack_optimizer, unpack_optimizer
-from microsfl.core.reduce import BodyState, OptimizerRule, Reduction, WeightedMean, fedavg, next_state
+from microsfl.core.reduce import BodyState, OptimizerRule, Reduction, next_state
 from microsfl.errors import InvalidSetting, TensorMismatch
 from microsfl.spec import OPTIMIZERS
 
@@ -60,14 +61,6 @@ def test_unknown_reductions_and_unlike_shapes_are_refused() -> None:
     mean.add({"w": torch.ones(2)}, 1.0)
     with pytest.raises(TensorMismatch, match="'w'"):
         mean.add({"w": torch.ones(3)}, 1.0)
-
-
-@given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 999)), min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None)
-def test_fedavg_weighs_by_samples(clients: list[tuple[int, int]]) -> None:
-    updates = [({"w": gradient(seed)}, samples) for samples, seed in clients]
-    expected = sum(samples * gradient(seed).double() for samples, seed in clients) / sum(n for n, _ in clients)
-    torch.testing.assert_close(fedavg(iter(updates))["w"], torch.as_tensor(expected).float(), rtol=1e-5, atol=1e-6)
 
 
 def body() -> nn.Module:

@@ -70,6 +70,30 @@ def test_a_mean_over_nothing_is_null(capsys: pytest.CaptureFixture[str]) -> None
     assert "accuracy     – (mean over clients –)" in capsys.readouterr().out
 
 
+def test_what_a_strategy_does_not_have_is_not_printed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Without a cut there are no commits; a client that was not drawn has no samples; without weights no hashes."""
+    spec = RunSpec.parse({"run": {"participants": 1}, "data": {"clients": 2}, "strategy": {"name": "fedavg"}})
+    idle = dict.fromkeys(("train_loss", "samples", "batches", "seconds", "bytes_up", "bytes_down", "started_at"))
+    metrics = [metrics_row(0, 0), metrics_row(0, 1, **idle)]
+    summary = summarize(spec, [a_round(0)], metrics, [], {})
+    assert (summary["split_servers"], summary["participants"], summary["weights_sha256"]) == (0, 1, {})
+    print_results(summary, metrics, Path("/run/folder"))
+    printed = capsys.readouterr().out
+    assert "commits" not in printed
+    assert "weights" not in printed
+    assert next(line for line in printed.splitlines() if "client-01" in line).split()[1:3] == ["–", "4"]
+    write_plots(tmp_path / "plots", [a_round(0)], metrics, np.ones((2, 2), dtype=np.int64))
+
+
+def test_bytes_saved_are_told_where_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = RunSpec.parse({"strategy": {"name": "cse-fsl"}})
+    metrics = [metrics_row(0, 0, bytes_saved=1500), metrics_row(0, 1, bytes_saved=None)]
+    summary = summary_of([a_round(0)], metrics, spec)
+    assert summary["bytes_saved"] == 1500
+    print_results(summary, metrics, Path("/run/folder"))
+    assert "1.5 kB that were not sent" in capsys.readouterr().out
+
+
 def test_the_table_has_a_row_for_each_client_of_the_last_round(capsys: pytest.CaptureFixture[str]) -> None:
     spec = RunSpec.parse({"data": {"clients": 40}, "strategy": {"local_epochs": 2}})
     metrics = [metrics_row(r, c, samples=10 * (r + 1)) for r in range(2) for c in range(40)]

@@ -47,6 +47,16 @@ def test_a_store_gives_the_specification_and_becomes_the_run_s_store(store: str)
         assert begun.spec.decisive == spec("b").decisive
 
 
+def test_a_run_without_a_cut_has_a_client_area_alone(tmp_path: Path) -> None:
+    whole = RunSpec.parse({"run": {"name": "whole"}, "strategy": {"name": "fedavg"}})
+    url = f"file://{tmp_path}/store"
+    create_run(open_store(f"{url}/client"), whole)
+    for target, client_store in ((url, None), (f"{url}/client", None), (f"{url}/body", f"{url}/client")):
+        begun = find(target, client_store, None, None)
+        assert begun.spec.decisive == whole.decisive
+        assert (begun.spec.store.body, begun.spec.store.client) == ("auto", f"{url}/client")
+
+
 def wrong(kind: type[InputError] | type[StoreCorrupt], words: str, *arguments: Any) -> None:
     with pytest.raises(kind, match=words):
         find(*arguments)

@@ -4,71 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from microsfl.core.commands import Aggregate, Command, Evaluate, Reduce, Train, missing, pending, task_of
 from microsfl.core.rounds import (
-    Aggregate,
     Aggregated,
     ClientBack,
     ClientLost,
     ClientsAvailable,
-    Command,
     DeadlinePassed,
-    Evaluate,
     Evaluated,
     Event,
     Failed,
-    Reduce,
     Reduced,
     Started,
     StopRequested,
     TaskFailed,
-    Train,
     Trained,
     left_out,
-    missing,
-    pending,
     step,
-    task_of,
 )
 from microsfl.core.run_state import Head, Phase, RunState, Status, adopt, from_json, quorum_of, to_json
 from microsfl.core.summary import summarize, weighted_mean
 from microsfl.errors import StoreCorrupt
-
-
-def clean_events(clients: tuple[str, ...], rounds: int) -> list[Event]:
-    events: list[Event] = [Started(), ClientsAvailable(clients)]
-    for r in range(rounds):
-        events += [Trained(c, r) for c in clients]
-        events += [Reduced(r, r + 1), Aggregated(r, r + 1)]
-        events += [Evaluated(c, r) for c in clients]
-    return events
-
-
-def play(state: RunState, events: Sequence[Event]) -> RunState:
-    for event in events:
-        state, _ = step(state, event)
-    return state
-
-
-def names(count: int) -> tuple[str, ...]:
-    return tuple(f"c{i}" for i in range(count))
+from tests.unit.run_stories import Story, clean_events, drive, fresh_runs, names, play, stories
 
 
 def training(clients: int = 2, rounds: int = 2) -> RunState:
     return play(RunState(rounds=rounds, needed=clients), [Started(), ClientsAvailable(names(clients))])
 
 
-@given(st.integers(1, 4), st.integers(1, 4), st.randoms(use_true_random=False), st.integers(1, 3))
+@given(fresh_runs(), st.randoms(use_true_random=False), st.integers(1, 3))
 def test_any_order_and_any_number_of_deliveries_end_in_the_same_state(
-    clients: int, rounds: int, chance: random.Random, copies: int
+    start: RunState, chance: random.Random, copies: int
 ) -> None:
-    events = clean_events(names(clients), rounds)
-    start = RunState(rounds=rounds, needed=clients)
+    events = clean_events(start)
     expected = play(start, events)
     assert expected.status is Status.FINISHED
 
@@ -81,21 +54,21 @@ def test_any_order_and_any_number_of_deliveries_end_in_the_same_state(
     assert state == expected
 
 
-@given(st.integers(1, 3), st.integers(1, 3), st.data())
-def test_what_is_pending_survives_the_way_through_json(clients: int, rounds: int, data: st.DataObject) -> None:
-    events = clean_events(names(clients), rounds)
-    state = play(RunState(rounds=rounds, needed=clients), events[: data.draw(st.integers(0, len(events)))])
+@given(fresh_runs(), st.data())
+def test_what_is_pending_survives_the_way_through_json(start: RunState, data: st.DataObject) -> None:
+    events = clean_events(start)
+    state = play(start, events[: data.draw(st.integers(0, len(events)))])
     again = from_json(to_json(state))
     assert again == state
     assert pending(again) == pending(state)
     assert to_json(again) == to_json(state)
 
 
-@given(st.integers(1, 3), st.integers(1, 3), st.randoms(use_true_random=False))
-def test_steps_issue_each_pending_command_once(clients: int, rounds: int, chance: random.Random) -> None:
-    events = clean_events(names(clients), rounds) * 3
+@given(fresh_runs(), st.randoms(use_true_random=False))
+def test_steps_issue_each_pending_command_once(start: RunState, chance: random.Random) -> None:
+    events = clean_events(start) * 3
     chance.shuffle(events)
-    state, issued = RunState(rounds=rounds, needed=clients), list[Command]()
+    state, issued = start, list[Command]()
     for event in events:
         state, commands = step(state, event)
         issued += commands
@@ -126,7 +99,7 @@ def test_a_run_goes_through_its_phases() -> None:
 
 
 def test_the_next_round_begins_with_nothing_done() -> None:
-    state = play(training(), clean_events(names(2), 1)[2:])
+    state = play(training(), clean_events(RunState(1, 2))[2:])
     assert (state.round, state.phase) == (1, Phase.TRAINING)
     assert pending(state) == (Train("c0", 1), Train("c1", 1))
     assert (state.body_version, state.client_version) == (1, 1)
@@ -168,18 +141,18 @@ def test_nothing_leaves_an_end(last: Event, status: Status) -> None:
     for state in (RunState(rounds=2, needed=2), training()):
         ended = play(state, [last])
         assert (ended.status, pending(ended)) == (status, ())
-        assert play(ended, [*clean_events(names(2), 2), StopRequested(), Failed("again")]) == ended
+        assert play(ended, [*clean_events(RunState(2, 2)), StopRequested(), Failed("again")]) == ended
 
 
 def test_a_client_that_gives_up_an_open_task_fails_the_run() -> None:
     state = play(training(), [TaskFailed(Train("c0", 0), "no data")])
-    assert (state.status, state.reason) == (Status.FAILED, "no data")
+    assert (state.status, state.reason) == (Status.FAILED, "client 'c0' could not train in round 0: no data")
 
 
 def test_a_run_that_is_not_managed_has_no_phases() -> None:
     state, commands = step(RunState(rounds=3, needed=2, managed=False), Started())
     assert (state.status, state.phase, commands) == (Status.RUNNING, None, ())
-    assert play(state, clean_events(names(2), 3)) == state
+    assert play(state, clean_events(RunState(3, 2))) == state
     assert play(state, [StopRequested()]).status is Status.STOPPED
 
 
@@ -197,6 +170,11 @@ def test_what_is_no_state_is_refused(text: str) -> None:
 
 def test_fields_that_older_states_lack_have_defaults() -> None:
     assert from_json('{"rounds":4,"needed":2}') == RunState(rounds=4, needed=2)
+
+
+def test_a_state_from_before_clients_were_drawn_has_them_all_in_training() -> None:
+    old = '{"rounds":2,"needed":2,"status":"running","phase":"training","clients":["a","b"],"trained":["a"]}'
+    assert pending(from_json(old)) == (Train("b", 0),)
 
 
 def test_summaries_weigh_by_samples() -> None:
@@ -228,78 +206,34 @@ def with_quorum(quorum: int, clients: int = 3, rounds: int = 2) -> RunState:
     return play(RunState(rounds, clients, quorum), [Started(), ClientsAvailable(names(clients))])
 
 
-def answer(command: Command) -> Event:
-    match command:
-        case Train(client, round_):
-            return Trained(client, round_)
-        case Evaluate(client, round_):
-            return Evaluated(client, round_)
-        case Reduce(round_):
-            return Reduced(round_, round_ + 1)
-        case Aggregate(round_):
-            return Aggregated(round_, round_ + 1)
-
-
-def drive(state: RunState, present: set[str]) -> RunState:
-    """To the end, with the work of those who are present and with deadlines for the others."""
-    steps = 0
-    while not state.ended:
-        work = [one for one in pending(state) if getattr(one, "client", None) in {None, *present}]
-        assert state.phase is not None
-        event = answer(work[0]) if work else DeadlinePassed(state.round, state.phase)
-        state, _ = step(state, event)
-        steps += 1
-        assert steps < 1000, state
-    return state
-
-
-@st.composite
-def stories(draw: st.DrawFn) -> tuple[RunState, list[Event], set[str]]:
-    """A run, anything that may happen to it, and at least a quorum of clients that stay."""
-    clients, rounds = draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    quorum = draw(st.integers(1, clients))
-    client, round_ = st.sampled_from(names(clients)), st.integers(0, rounds - 1)
-    event = st.one_of(
-        st.builds(Trained, client, round_),
-        st.builds(Evaluated, client, round_),
-        st.builds(Reduced, round_, st.integers(1, 9)),
-        st.builds(Aggregated, round_, st.integers(1, 9)),
-        st.builds(DeadlinePassed, round_, st.sampled_from(Phase)),
-        st.builds(ClientLost, client),
-        st.builds(ClientBack, client),
-    )
-    present = draw(st.sets(client, min_size=quorum))
-    return with_quorum(quorum, clients, rounds), draw(st.lists(event, max_size=60)), present
-
-
 @given(stories())
-def test_no_round_is_synced_before_its_quorum_and_nobody_is_counted_twice(
-    story: tuple[RunState, list[Event], set[str]],
-) -> None:
-    state, events, _ = story
-    synced: list[int] = []
-    for event in events:
+def test_no_round_is_synced_before_its_quorum_and_nobody_is_counted_twice(story: Story) -> None:
+    state, synced = story.state, list[int]()
+    for event in story.events:
         before = state
         state, commands = step(state, event)
         for command in commands:
             if isinstance(command, Aggregate):
-                assert len(command.clients) == len(set(command.clients)) >= before.quorum
-                assert set(command.clients) == state.trained <= set(state.clients)
-                assert set(left_out(before, state)) == set(state.clients) - state.trained
-                synced.append(command.round)
-        assert state.evaluated <= state.trained or not state.trained
-        assert (state.round, len(state.trained)) >= (before.round, 0)
-        assert not state.evaluated & set(missing(state))
+                assert set(command.clients) == state.trained
+                assert (command.last is not None) == state.handed_on
+        if before.phase is Phase.TRAINING and state.phase not in (Phase.TRAINING, None):
+            without = {*left_out(before, state), *before.gave_up}
+            without |= {event.task.client} if isinstance(event, TaskFailed) else set()
+            assert len(state.trained) >= before.quorum
+            assert without == set(state.chosen) - state.trained
+            synced.append(before.round)
+        assert state.trained <= set(state.chosen) <= set(state.clients)
+        assert state.evaluated.isdisjoint(set(state.chosen) - state.trained) or not state.trained
+        assert state.round >= before.round
+        assert not {*state.trained, *state.gave_up} & set(missing(state)) or state.phase is not Phase.TRAINING
+        assert not {*state.evaluated, *state.gave_up} & set(missing(state)) or state.phase is Phase.TRAINING
         assert from_json(to_json(state)) == state
     assert synced == sorted(set(synced))
 
 
 @given(stories())
-def test_whatever_happened_a_run_with_its_quorum_comes_to_its_end(
-    story: tuple[RunState, list[Event], set[str]],
-) -> None:
-    state, events, present = story
-    assert drive(play(state, events), present).status is Status.FINISHED
+def test_whatever_happened_a_run_with_its_quorum_comes_to_its_end(story: Story) -> None:
+    assert drive(play(story.state, story.events), story.present).status is Status.FINISHED
 
 
 def test_the_deadline_leaves_out_who_is_late_when_the_quorum_is_there() -> None:
@@ -377,6 +311,23 @@ def test_an_adopted_run_repeats_no_finished_round(
     state, commands = step(play(state, [Started()]), ClientsAvailable(("a", "b")))
     assert commands == pending(state) == begins
     assert (state.body_version, state.client_version) == (body[0], client[0])
+    assert drive(state, {"a", "b"}).status is Status.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("head", "begins"),
+    [
+        (None, (Train("a", 0), Train("b", 0))),
+        (Head(0, 0), (Train("a", 0), Train("b", 0))),
+        (Head(2, 2), (Evaluate("a", 1), Evaluate("b", 1))),
+        (Head(2, 2, sealed=True), (Aggregate(2, ()),)),
+    ],
+)
+def test_a_run_without_a_body_area_is_adopted_by_what_there_is(head: Head | None, begins: tuple[Command, ...]) -> None:
+    state = adopt(RunState(3, 2, split=False, federated=head is not None), None, head)
+    state, commands = step(play(state, [Started()]), ClientsAvailable(("a", "b")))
+    assert commands == pending(state) == begins
+    assert (state.body_version, state.client_version) == (0, head.version if head else 0)
     assert drive(state, {"a", "b"}).status is Status.FINISHED
 
 

@@ -31,6 +31,19 @@ REFUSED: list[tuple[dict[str, Any], type[InputError], str]] = [
     ({"strategy": {"body_optimizer": {"name": "adam", "lr": 0.1}}}, InvalidSetting, "Did you mean 'Adam'"),
     ({"strategy": {"body_optimizer": {"name": "SGD"}}}, InvalidSetting, r"body_optimizer\.lr: Field required"),
     ({"strategy": {"body_optimizer": {"lr": -1}}}, InvalidSetting, r"body_optimizer\.lr: .*greater than 0"),
+    ({"strategy": {"trim": 0.2}}, InvalidSetting, r"trim means nothing without strategy\.average = 'trimmed-mean'"),
+    (
+        {"strategy": {"step_factor": 0.2}},
+        InvalidSetting,
+        "step_factor means nothing without .*'step'",
+    ),
+    ({"strategy": {"server_optimizer": {"lr": 0.1}}}, InvalidSetting, "server_optimizer: .*lr .* name = 'none'"),
+    ({"strategy": {"server_optimizer": {"name": "FedAvgM", "tau": 0.1}}}, InvalidSetting, "tau .* name = 'FedAvgM'"),
+    (
+        {"data": {"clients": 7}, "strategy": {"average": "trimmed-mean"}},
+        InvalidSetting,
+        r"trim = 0\.1 of 7 clients cuts nobody off; use 0\.15 or more",
+    ),
     ({"servers": {"device": "gpu"}}, InvalidSetting, r"servers\.device: .*cuda.*'gpu'"),
     ({"data": 3}, InvalidSetting, "data: .*got 3"),
 ]
@@ -56,6 +69,15 @@ def test_options_without_a_name_are_the_default_optimizer_s() -> None:
     ).strategy
     assert (strategy.body_optimizer.name, strategy.body_optimizer.options) == ("Adam", {"lr": 0.5})
     assert (strategy.client_optimizer.name, strategy.client_optimizer.options) == ("SGD", {"lr": 0.2, "momentum": 0.9})
+
+
+def test_the_server_optimizer_s_rate_is_one_of_its_kind() -> None:
+    for name, lr in (("FedAvgM", 1.0), ("FedAdam", 0.01), ("FedYogi", 0.01)):
+        spec = RunSpec.parse({"strategy": {"server_optimizer": {"name": name}}})
+        assert spec.strategy.server_optimizer.lr == lr
+        assert RunSpec.parse(spec.model_dump(mode="json")) == spec
+    given = RunSpec.parse({"strategy": {"server_optimizer": {"name": "FedAdam", "lr": 1.0}}})
+    assert RunSpec.parse(given.model_dump(mode="json")).strategy.server_optimizer.lr == 1.0
 
 
 @pytest.mark.parametrize(
@@ -117,3 +139,16 @@ def test_ids_that_can_be_keys_are_taken(good: str) -> None:
 def test_ids_that_cannot_are_refused(bad: str) -> None:
     with pytest.raises(InvalidId):
         check_id(bad)
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"strategy": {"name": "local"}, "run": {"participants": 2}}, "run.participants"),
+        ({"run": {"managed": False}, "privacy": {"noise_std": 0.1}}, "your own loop"),
+        ({"run": {"managed": False}, "model": {"front_weights": "front.safetensors"}}, "your own loop"),
+    ],
+)
+def test_what_nobody_would_look_at_is_refused(tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message):
+        RunSpec.parse(tables)

@@ -12,19 +12,21 @@ from typing import Any
 
 import torch
 from cachetools import LRUCache
+from torch import nn
 
 from .. import __version__
 from ..config import ClientSettings
-from ..core.cut import Parts
-from ..core.partition import IntArray, Share, partition
+from ..core.partition import IntArray, Share
 from ..device import choose_device, warm_up
 from ..errors import ClientNotFound, MicrosflError, ModelNotAllowed, RoundClosed, RunNotActive
 from ..process import announce, event, start_logging
 from ..spec import DATASETS, RunSpec
 from ..zoo.datasets import Data, labels, load_data
-from ..zoo.parts import build_parts
-from .trainer import LocalData, Task, Trainer
+from ..zoo.deal import deal
+from ..zoo.parts import build_parts, client_side, load_front
+from .trainer import Task, Trainer
 from .transport import Coordinator, FedServer, Http, SplitServers
+from .units import LocalData
 
 ROLE = "client"
 POLL_S = 20.0
@@ -33,6 +35,8 @@ WORKERS = 4
 HEARTBEAT_S = 3.0
 # Before a client asks again after a task that the servers no longer wanted: the coordinator may offer the same one.
 ABANDONED_PAUSE_S = 1.0
+# Units that a client may have under way while it trains on, where the strategy does not wait for answers.
+IN_FLIGHT = 4
 # Runs of which data, model and optimizers are kept; of older ones they are made anew.
 RUNS_KEPT = 8
 
@@ -44,15 +48,18 @@ class Runs:
         self.settings = settings
         self.coordinator = coordinator
         self.lock = threading.Lock()
-        self.runs: LRUCache[str, tuple[RunSpec, Parts]] = LRUCache(RUNS_KEPT)
+        self.runs: LRUCache[str, tuple[RunSpec, dict[str, nn.Module]]] = LRUCache(RUNS_KEPT)
         self.data: LRUCache[tuple[str, str | None], Data] = LRUCache(RUNS_KEPT)
         self.shares: LRUCache[str, list[Share]] = LRUCache(RUNS_KEPT)
 
-    def get(self, run: str) -> tuple[RunSpec, Parts]:
+    def get(self, run: str) -> tuple[RunSpec, dict[str, nn.Module]]:
+        """The run's specification, and what its clients hold, as it begins."""
         with self.lock:
             if run not in self.runs:
                 spec = self.coordinator.spec(run)
-                self.runs[run] = spec, build_parts(spec, self.settings.allow_models)
+                parts = build_parts(spec, self.settings.allow_models)
+                load_front(spec, parts.front, self.settings.front_weights)
+                self.runs[run] = spec, client_side(spec, parts)
             return self.runs[run]
 
     def local_data(self, spec: RunSpec, index: int) -> LocalData:
@@ -79,15 +86,7 @@ class Runs:
 
     def _shares(self, spec: RunSpec, data: Data) -> list[Share]:
         if spec.run.name not in self.shares:
-            self.shares[spec.run.name] = partition(
-                labels(data.train),
-                labels(data.test),
-                clients=spec.data.clients,
-                scheme=spec.data.partition,
-                alpha=spec.data.alpha,
-                shards_per_client=spec.data.shards_per_client,
-                seed=spec.run.seed,
-            )
+            self.shares[spec.run.name] = deal(spec, labels(data.train), labels(data.test)).shares
         return self.shares[spec.run.name]
 
 
@@ -167,11 +166,11 @@ class Agent:
             known = self.trainers.get(key)
         if known is not None:
             return known
-        spec, parts = self.runs.get(task.run)
+        spec, modules = self.runs.get(task.run)
         data = self.runs.local_data(spec, task.index)
         split = SplitServers(self.http, task.index, lambda: self.coordinator.split_servers, self.settings.spread)
         fed = FedServer(self.http, lambda: self.coordinator.fed_server)
-        trainer = Trainer(spec, task.client, parts, data, split, fed, self.device)
+        trainer = Trainer(spec, task.client, modules, data, split, fed, self.device, IN_FLIGHT)
         with self.changed:
             self.trainers[key] = trainer
         return trainer

@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from ..core.client_side import (
-    OptimizerState,
-    Stepper,
-    differentiable,
-    evaluate,
-    exchanged,
-    front_backward,
-    front_forward,
-    load_exchanged,
-    pack_steppers,
-    tail_step,
-    unpack_steppers,
-)
-from ..core.cut import Parts
-from ..core.partition import IntArray, Share, batches
-from ..core.reduce import OptimizerRule
+from ..core.client_side import OptimizerState
 from ..core.step import Tensors
-from ..core.unit import UnitKey, batch_seed, seed_of
 from ..spec import RunSpec
-from ..wire.messages import Backward, Forward, Predict, Step, Update
-from ..zoo.datasets import Samples, take
+from ..wire.messages import Update
+from ..zoo.datasets import take
+from .background import Background
+from .exchange import Across, Auxiliary, Exchange, SplitBody, Whole
+from .local_model import LocalModel
 from .transport import FedServer, SplitServers, Traffic
+from .units import LocalData, Unit, units_of_round
 
 EVALUATION_BATCH = 512
 
-# Seeds are global to a process in torch, so that of the clients hosted by one process only one computes at a time;
-# the others wait for the network or the disk meanwhile.
-computing = threading.RLock()
+Metrics = dict[str, float | int | None]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the coordinator asks of a client."""
+    """What the coordinator asks of a client.
+
+    after: where client-side weights are handed on, whose update of this round to begin with; None: the client version.
+    """
 
     kind: str
     run: str
@@ -54,229 +42,205 @@ class Task:
     index: int
     body_version: int
     client_version: int
+    after: str | None = None
 
 
-@dataclass(frozen=True)
-class LocalData:
-    """A client's samples: indices into its data sets."""
+@dataclass
+class Tally:
+    """What a round of training was, added up unit by unit."""
 
-    train: Samples
-    test: Samples
-    share: Share
+    loss: float = 0.0
+    samples: int = 0
+    batches: int = 0
+    bytes_saved: int | None = None
 
-
-@dataclass(frozen=True)
-class Unit:
-    """Consecutive batches of one size, computed in one request."""
-
-    key: UnitKey
-    x: list[Tensor]
-    y: list[Tensor]
-    front_seeds: list[int]
-    tail_seeds: list[int]
+    def add(self, unit: Unit, losses: list[float]) -> None:
+        self.loss += sum(loss * len(y) for loss, y in zip(losses, unit.y, strict=True))
+        self.samples += unit.samples
+        self.batches += len(unit.y)
 
 
 class Trainer:
-    """Front, tail and their optimizers of one client in one run.
+    """One client's part of a run.
 
-    Nothing here has to last: weights, and after a restart the optimizers' state too, come from the fed server.
+    Nothing here has to last: weights, and after a restart the optimizers' state too, come from the fed server, or, in
+    a strategy that never sends them anywhere, from training the rounds before again.
+
+    Args:
+        modules: what a client holds with the run's initial weights (`zoo.parts.client_side`); they are copied.
+        in_flight: units that may be under way while training goes on, where the strategy does not wait for answers.
     """
 
     def __init__(
         self,
         spec: RunSpec,
         client: str,
-        parts: Parts,
+        modules: Mapping[str, nn.Module],
         data: LocalData,
         split: SplitServers,
         fed: FedServer,
         device: torch.device,
+        in_flight: int = 0,
     ) -> None:
-        self.spec, self.client, self.data, self.split, self.fed, self.device = spec, client, data, split, fed, device
-        self.front = copy.deepcopy(parts.front).to(device)
-        self.tail = copy.deepcopy(parts.tail).to(device)
-        rule = OptimizerRule(spec.strategy.client_optimizer.name, spec.strategy.client_optimizer.options)
-        self.front_stepper = Stepper(self.front, rule, spec.strategy.front_update)
-        self.tail_stepper = Stepper(self.tail, rule, spec.strategy.tail_update)
-        self.steppers = {"front": self.front_stepper, "tail": self.tail_stepper}
-        self.newest = 0
-        self._holds: int | None = None  # the version that front and tail have, while they are as it was downloaded
-        self._optimizers: dict[int, OptimizerState] = {0: pack_steppers(self.steppers)}  # as the round begins with
+        self.spec, self.client, self.data, self.split, self.fed = spec, client, data, split, fed
+        self.traits, self.in_flight = spec.strategy.traits, in_flight
+        self.model = LocalModel(spec, client, modules, device)
+        self.body = SplitBody(spec, self.model, split)
+        self._fresh_weights = {} if self.traits.federated else self.model.weights()
+        self._fresh_optimizers = self.model.optimizers()
+        self._rounds_done: int | None = 0  # behind the model, when nobody else's weights were loaded; None: unknown
+        self._holds: int | None = None  # the version that the model has, while it is as it was downloaded
+        self._optimizers: dict[int, OptimizerState] = {}  # as the round begins with
 
-    def train(self, task: Task) -> dict[str, float | int | None]:
+    def train(self, task: Task) -> Metrics:
         """Train one round and upload the result; the report's metrics."""
+        return _drain(self.steps(task))
+
+    def steps(self, task: Task) -> Generator[None, None, Metrics]:
+        """`train` with a pause after each unit, in which others may train: their time is not counted in `seconds`."""
         started_at, clock, before = time.time(), time.perf_counter(), self._traffic()
+        seconds = 0.0
         self._begin(task)
-        total, samples, count = 0.0, 0, 0
-        for unit in self._units(task.round):
-            losses = self._unit(unit, self._version(task))
-            total += sum(loss * len(y) for loss, y in zip(losses, unit.y, strict=True))
-            samples += sum(len(y) for y in unit.y)
-            count += len(unit.y)
-        self._finish(task, samples)
-        after = self._traffic()
+        work = self._work(task.round)
+        while True:
+            try:
+                next(work)
+            except StopIteration as done:
+                tally: Tally = done.value
+                break
+            seconds += time.perf_counter() - clock
+            yield
+            clock = time.perf_counter()
+        if self.traits.federated:
+            self._upload(task, tally.samples)
         return {
-            "train_loss": total / samples,
-            "samples": samples,
-            "batches": count,
-            "seconds": time.perf_counter() - clock,
-            "bytes_up": after.up - before.up,
-            "bytes_down": after.down - before.down,
+            "train_loss": tally.loss / tally.samples,
+            "samples": tally.samples,
+            "batches": tally.batches,
+            **({} if tally.bytes_saved is None else {"bytes_saved": tally.bytes_saved}),
+            "seconds": seconds + time.perf_counter() - clock,
+            **self._moved_since(before),
             "started_at": started_at,
         }
 
-    def evaluate(self, task: Task) -> dict[str, float | int | None]:
-        """Evaluate the round's averaged model on this client's test samples; the report's metrics."""
+    def evaluate(self, task: Task) -> Metrics:
+        """Evaluate the round's model on this client's test samples; the report's metrics."""
         started_at, clock, before = time.time(), time.perf_counter(), self._traffic()
-        self._load(task)
-        loss, right, count = 0.0, 0, len(self.data.share.test)
-        for start in range(0, count, EVALUATION_BATCH):
-            x, y = take(self.data.test, self.data.share.test[start : start + EVALUATION_BATCH])
-            one_loss, one_right = evaluate(
-                self.front, self.tail, self._predictor(task), x.to(self.device), y.to(self.device)
-            )
-            loss, right = loss + one_loss, right + one_right
-        after = self._traffic()
+        if self.traits.federated:
+            self._load(task)
+        else:
+            self._train_until(task.round + 1)
+        loss, right, count = self._test(task)
         return {
             "test_loss": loss / count if count and math.isfinite(loss) else None,
             "test_accuracy": right / count if count else None,
             "test_samples": count,
             "seconds": time.perf_counter() - clock,
-            "bytes_up": after.up - before.up,
-            "bytes_down": after.down - before.down,
+            **self._moved_since(before),
             "started_at": started_at,
         }
 
+    def _test(self, task: Task) -> tuple[float, int, int]:
+        """(summed loss, right answers, samples) of all test samples."""
+        body: Callable[[Tensors], Tensors] = self.body.predictor(task.body_version) if self.traits.split else _same
+        loss, right, count = 0.0, 0, len(self.data.share.test)
+        for batch, start in enumerate(range(0, count, EVALUATION_BATCH)):
+            x, y = take(self.data.test, self.data.share.test[start : start + EVALUATION_BATCH])
+            one_loss, one_right = self.model.evaluate(body, x, y, round_=task.round, batch=batch)
+            loss, right = loss + one_loss, right + one_right
+        return loss, right, count
+
     def _begin(self, task: Task) -> None:
         """Weights and optimizers as the round begins with them, also when it is replayed or this process is new."""
+        if not self.traits.federated:
+            self._train_until(task.round)
+            return
         if task.round not in self._optimizers:
-            self._optimizers = {task.round: self.fed.optimizer(task.run, task.round - 1, self.client)}
-        with computing:
-            unpack_steppers(self.steppers, self._optimizers[task.round])
-        self.newest = max(self.newest, task.body_version)
-        self._load(task)
+            self._optimizers = {task.round: self._optimizers_before(task)}
+        self.model.load_optimizers(self._optimizers[task.round])
+        self.body.begin_round(task.body_version)
+        if task.after is None:
+            self._load(task)
+        else:
+            self.model.load(self.fed.handed_on(task.run, task.round, task.after))
         self._holds = None
 
-    def _finish(self, task: Task, samples: int) -> None:
-        """Step what waits for the round's end, and upload."""
-        with computing:
-            self.front_stepper.step()
-            self.tail_stepper.step()
-            weights = self._exchanged()
-            state = copy.deepcopy(pack_steppers(self.steppers))
-        optimizer, scalars = {name: tensor.cpu() for name, tensor in state[0].items()}, state[1]
+    def _optimizers_before(self, task: Task) -> OptimizerState:
+        """As this client's last training before the round left them."""
+        if task.round == 0:
+            return self._fresh_optimizers
+        return self.fed.optimizer(task.run, task.round - 1, self.client)
+
+    def _work(self, round_: int) -> Generator[None, None, Tally]:
+        """Train a round from what the model holds now; a pause after each unit."""
+        self._rounds_done = None
+        self.model.begin_round(round_)
+        tally = Tally()
+        with Background(self.in_flight if self.traits.auxiliary else 0) as background:
+            exchange = self._exchange(background)
+            for unit in units_of_round(self.spec, self.client, self.data, round_):
+                tally.add(unit, exchange.train(unit))
+                yield
+            background.wait()
+        if isinstance(exchange, Auxiliary):
+            tally.bytes_saved = exchange.bytes_saved
+        self.model.end_round()
+        self._rounds_done = round_ + 1
+        return tally
+
+    def _exchange(self, background: Background) -> Exchange:
+        if not self.traits.split:
+            return Whole(self.model)
+        return Auxiliary(self.model, self.body, background) if self.traits.auxiliary else Across(self.model, self.body)
+
+    def _train_until(self, round_: int) -> None:
+        """Where weights stay with the client: have every round before `round_` behind it, and none more."""
+        if self._rounds_done is None or self._rounds_done > round_:
+            self.model.load(self._fresh_weights)
+            self.model.load_optimizers(self._fresh_optimizers)
+            self._rounds_done = 0
+        for missing in range(self._rounds_done, round_):
+            _drain(self._work(missing))
+
+    def _upload(self, task: Task, samples: int) -> None:
+        state = self.model.optimizers()
         self.fed.upload(
             Update(
                 run=task.run,
                 round=task.round,
                 client=self.client,
                 samples=samples,
-                scalars=scalars,
-                weights=weights,
-                optimizer=optimizer,
+                scalars=state[1],
+                weights=self.model.weights(),
+                optimizer={name: tensor.cpu() for name, tensor in state[0].items()},
             )
         )
         self._optimizers = {task.round: self._optimizers[task.round], task.round + 1: state}
 
     def _load(self, task: Task) -> None:
-        if self._holds == task.client_version:
-            return
-        weights = self.fed.tensors(task.run, task.client_version)
-        with computing:
-            load_exchanged(self.front, self.tail, weights)
-        self._holds = task.client_version
-
-    def _exchanged(self) -> Tensors:
-        tensors = exchanged(self.front, self.tail, front_is_frozen=self.spec.strategy.front_update == "never")
-        return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-
-    def _version(self, task: Task) -> int | None:
-        """With sync = "round" every unit of the round is computed on the version that the round began with."""
-        return task.body_version if self.spec.strategy.sync == "round" else None
-
-    def _units(self, round_: int) -> Iterator[Unit]:
-        spec, seed = self.spec, self.spec.run.seed
-        order = batches(
-            len(self.data.share.train),
-            batch_size=spec.data.batch_size,
-            epochs=spec.strategy.local_epochs,
-            seed=seed_of("order", seed, self.client, round_),
-        )
-        first = 0
-        for group in group_batches(order, _unit_size(spec)):
-            key = UnitKey(spec.run.name, round_, self.client, first)
-            pairs = [take(self.data.train, self.data.share.train[indices]) for indices in group]
-            yield Unit(
-                key,
-                [x for x, _ in pairs],
-                [y for _, y in pairs],
-                [batch_seed("front", seed, key, i) for i in range(len(group))],
-                [batch_seed("tail", seed, key, i) for i in range(len(group))],
-            )
-            first += len(group)
-
-    def _unit(self, unit: Unit, version: int | None) -> list[float]:
-        with computing:
-            activations = front_forward(
-                self.front, unit.x, unit.front_seeds, self.device, front_is_trained=self.front_stepper.rhythm != "never"
-            )
-            needs_grad = tuple(differentiable(activations))
-            sent = {name: tensor.detach() for name, tensor in activations.items()}
-        about: dict[str, Any] = {
-            **vars(unit.key),
-            "batches": len(unit.x),
-            "needs_grad": needs_grad,
-        }
-        exchange = self._u_shaped if self.spec.model.u_shaped else self._vanilla
-        losses, gradients = exchange(unit, about, version, sent)
-        with computing:
-            if needs_grad:
-                front_backward(activations, gradients)
-                self.front_stepper.after_backward(len(unit.x))
-        return losses
-
-    def _u_shaped(
-        self, unit: Unit, about: dict[str, Any], version: int | None, sent: Tensors
-    ) -> tuple[list[float], Tensors]:
-        answer = self.split.forward(Forward(**about, version=version, at_least=self.newest, activations=sent))
-        with computing:
-            outputs = {name: tensor.to(self.device) for name, tensor in answer.outputs.items()}
-            result = tail_step(self.tail_stepper, outputs, answer.differentiable, unit.y, unit.tail_seeds)
-        back = self.split.backward(Backward(**about, version=answer.version, gradients=result.gradients), sent)
-        self.newest = max(self.newest, back.newest)
-        return result.losses, back.gradients
-
-    def _vanilla(
-        self, unit: Unit, about: dict[str, Any], version: int | None, sent: Tensors
-    ) -> tuple[list[float], Tensors]:
-        labels = {"0": torch.cat(unit.y)}
-        back = self.split.step(Step(**about, version=version, at_least=self.newest, activations=sent, labels=labels))
-        self.newest = max(self.newest, back.newest)
-        return back.losses["0"].tolist(), back.gradients
-
-    def _predictor(self, task: Task) -> Any:
-        def predict(activations: Tensors) -> Tensors:
-            request = Predict(run=task.run, version=task.body_version, activations=activations)
-            return {name: tensor.to(self.device) for name, tensor in self.split.predict(request).outputs.items()}
-
-        return predict
+        """The client-side version that the task names, unless the model still has it."""
+        if self._holds != task.client_version:
+            self.model.load(self.fed.tensors(task.run, task.client_version))
+            self._holds = task.client_version
 
     def _traffic(self) -> Traffic:
         counted = (self.split.traffic, self.fed.traffic)
         return Traffic(sum(one.up for one in counted), sum(one.down for one in counted))
 
-
-def group_batches(order: list[IntArray], size: int) -> Iterator[list[IntArray]]:
-    """Consecutive batches in groups of at most `size`, each of one batch length."""
-    group: list[IntArray] = []
-    for indices in order:
-        if group and (len(group) == size or len(group[0]) != len(indices)):
-            yield group
-            group = []
-        group.append(indices)
-    if group:
-        yield group
+    def _moved_since(self, before: Traffic) -> dict[str, int]:
+        now = self._traffic()
+        return {"bytes_up": now.up - before.up, "bytes_down": now.down - before.down}
 
 
-def _unit_size(spec: RunSpec) -> int:
-    return spec.strategy.unit if isinstance(spec.strategy.unit, int) else 1
+def _drain(steps: Generator[None, None, Result]) -> Result:
+    """What the generator returns, once it is through."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: Result = done.value
+            return result
+
+
+def _same(activations: Tensors) -> Tensors:
+    return activations

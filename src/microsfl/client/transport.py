@@ -6,9 +6,9 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import urllib3
 
@@ -35,6 +35,32 @@ class Traffic:
 
     up: int = 0
     down: int = 0
+
+
+class Reply(Protocol):
+    """What came back: a body, and headers that say what is not in it."""
+
+    @property
+    def data(self) -> bytes: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
+class Way(Protocol):
+    """How a request gets to a server."""
+
+    def request(
+        self,
+        method: str,
+        servers: Callable[[], Sequence[str]],
+        path: str,
+        body: bytes | None = None,
+        kind: str = "",
+        wait_s: float = 0.0,
+        /,
+    ) -> Reply:
+        """See `Http.request`."""
 
 
 @dataclass
@@ -117,7 +143,7 @@ class SplitServers:
     cached, and takes the next when that one fails. random: each request goes to a replica drawn at random.
     """
 
-    http: Http
+    http: Way
     favourite: int
     addresses: Callable[[], Sequence[str]]
     spread: Literal["sticky", "random"] = "sticky"
@@ -169,7 +195,7 @@ class SplitServers:
 class FedServer:
     """The fed server as one client sees it."""
 
-    http: Http
+    http: Way
     address: Callable[[], str | None]
     traffic: Traffic = field(default_factory=Traffic)
 
@@ -181,7 +207,7 @@ class FedServer:
         return _weights(self.http, self._order, run, version, self.traffic)
 
     def optimizer(self, run: str, round_: int, client: str) -> OptimizerState:
-        """State of the client's optimizers after a round, as it uploaded it; nothing if it had no part in the round."""
+        """State of the client's optimizers after the last round, up to this one, that it had a part in."""
         try:
             answer = self.http.request("GET", self._order, f"/v1/runs/{run}/rounds/{round_}/updates/{client}")
         except ClientNotFound:
@@ -190,8 +216,15 @@ class FedServer:
         update = Update.unpack(answer.data, hashed=True)
         return update.optimizer, update.scalars
 
+    def handed_on(self, run: str, round_: int, client: str) -> Tensors:
+        """The client-side weights that a client uploaded in exactly this round, named as in `tensors`."""
+        path = f"/v1/runs/{run}/rounds/{round_}/updates/{client}/weights"
+        answer = self.http.request("GET", self._order, path)
+        self.traffic.down += len(answer.data)
+        return decode(answer.data).tensors
+
     def tensors(self, run: str, version: int) -> Tensors:
-        """The client-side weights of a version, named front.<…> and tail.<…>."""
+        """The client-side weights of a version, named front.<…>, tail.<…> and aux.<…>."""
         return decode(self.weights(run, version)[1]).tensors
 
     def _order(self) -> list[str]:
@@ -203,7 +236,7 @@ class FedServer:
 class Coordinator:
     """The coordinator's JSON API, and the servers that it knew when it was last asked."""
 
-    http: Http
+    http: Way
     url: str
     split_servers: list[str] = field(default_factory=list)
     fed_server: str | None = None
@@ -250,7 +283,7 @@ class Coordinator:
 
 
 def _message(
-    http: Http, servers: Callable[[], Sequence[str]], path: str, request: Message, kind: type[Answer], traffic: Traffic
+    http: Way, servers: Callable[[], Sequence[str]], path: str, request: Message, kind: type[Answer], traffic: Traffic
 ) -> Answer:
     body = request.pack()
     answer = http.request("POST", servers, path, body, BINARY)
@@ -260,7 +293,7 @@ def _message(
 
 
 def _weights(
-    http: Http, servers: Callable[[], Sequence[str]], run: str, version: int | None, traffic: Traffic
+    http: Way, servers: Callable[[], Sequence[str]], run: str, version: int | None, traffic: Traffic
 ) -> tuple[int, bytes]:
     number = "newest" if version is None else str(version)
     answer = http.request("GET", servers, f"/v1/runs/{run}/versions/{number}/weights")
@@ -268,7 +301,7 @@ def _weights(
     return int(answer.headers["x-microsfl-version"]), answer.data
 
 
-def _object(answer: urllib3.BaseHTTPResponse) -> Json:
+def _object(answer: Reply) -> Json:
     value = _json(answer.data)
     if not isinstance(value, dict):
         raise MicrosflError("The server's answer is not a JSON object.")

@@ -20,20 +20,35 @@ OptimizerState = tuple[dict[str, Tensor], Scalars]
 
 @dataclass
 class Stepper:
-    """A part's optimizer with its rhythm: "batch" steps after each backward, "round" once on the mean, "never" not."""
+    """A part's optimizer with its rhythm: "batch" steps after each backward, "round" once on the mean, "never" not.
+
+    proximal_mu: adds FedProx's term mu * (w - w at the round's begin) to each gradient that is stepped on: Li et al.
+    2020, arXiv:1812.06127, the gradient of mu/2 * |w - w_t|^2. 0: none.
+    """
 
     part: nn.Module
     rule: OptimizerRule
     rhythm: str
+    proximal_mu: float = 0.0
     batches: int = 0
     optimizer: torch.optim.Optimizer | None = field(init=False, default=None)
+    anchors: list[Tensor] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         if self.rhythm == "never":
             self.part.requires_grad_(False)
-        parameters = [p for p in self.part.parameters() if p.requires_grad]
+        parameters = self._parameters()
         if parameters:
             self.optimizer = make_optimizer(self.rule.name, parameters, self.rule.options)
+
+    def begin_round(self, factor: float) -> None:
+        """The weights are those that the round begins with; its learning rate is `factor` times the rule's."""
+        if self.optimizer is None:
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rule.options["lr"] * factor
+        if self.proximal_mu:
+            self.anchors = [parameter.detach().clone() for parameter in self._parameters()]
 
     def after_backward(self, batches: int) -> None:
         """Gradients of `batches` more batches, each a mean over its samples, were added up in `.grad`."""
@@ -49,6 +64,9 @@ class Stepper:
             for parameter in self.part.parameters():
                 if parameter.grad is not None:
                     parameter.grad /= self.batches
+        for parameter, anchor in zip(self._parameters(), self.anchors, strict=True) if self.anchors else ():
+            if parameter.grad is not None:
+                parameter.grad += self.proximal_mu * (parameter.detach() - anchor)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.batches = 0
@@ -58,6 +76,9 @@ class Stepper:
         self.batches = 0
         if self.optimizer is not None:
             self.optimizer.zero_grad()
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.part.parameters() if parameter.requires_grad]
 
     def state(self) -> OptimizerState:
         return ({}, {}) if self.optimizer is None else pack_optimizer(self.optimizer)
@@ -76,16 +97,26 @@ class TailResult:
 
 
 def front_forward(
-    front: nn.Module, batches: Iterable[Tensor], seeds: Iterable[int], device: torch.device, *, front_is_trained: bool
+    front: nn.Module,
+    batches: Iterable[Tensor],
+    seeds: Iterable[int],
+    device: torch.device,
+    *,
+    front_is_trained: bool,
+    protected: Callable[[Tensors, int], Tensors] = lambda tensors, _: tensors,
 ) -> Tensors:
     """Training forward of the front, batch by batch, with its graph: activations "0", "1", … of the whole unit.
 
     Args:
         batches: inputs [samples, …] of each batch. seeds: one a batch.
         front_is_trained: a frozen front is in evaluation mode, as it must not change in any way.
+        protected: what becomes of the activations of a batch, given its place in the unit, before they leave.
     """
     front.train(front_is_trained)
-    outputs = [_train_call(front, (x.to(device),), seed) for x, seed in zip(batches, seeds, strict=True)]
+    outputs = [
+        protected(_train_call(front, (x.to(device),), seed), place)
+        for place, (x, seed) in enumerate(zip(batches, seeds, strict=True))
+    ]
     return {
         name: torch.cat([one[name] for one in outputs]) if len(outputs) > 1 else outputs[0][name] for name in outputs[0]
     }
@@ -134,11 +165,7 @@ def tail_step(
     for i, y in enumerate(labels):
         leaves = {name: parts[name][i].detach().requires_grad_(name in wanted) for name in in_order(outputs)}
         logits = _train_call(stepper.part, tuple(leaves.values()), seeds[i])["0"]
-        y = y.to(logits.device)
-        check_labels(y, logits)
-        loss = functional.cross_entropy(logits, y)
-        if not torch.isfinite(loss):
-            raise NotFinite("The training loss is not finite: training diverges. A smaller learning rate may help.")
+        loss = _loss(logits, y)
         loss.backward()  # type: ignore[no-untyped-call]
         stepper.after_backward(1)
         losses.append(loss.item())
@@ -146,6 +173,28 @@ def tail_step(
             gradient = leaves[name].grad
             gradients[name].append(torch.zeros_like(leaves[name]) if gradient is None else gradient)
     return TailResult(losses, {name: torch.cat(grads) for name, grads in gradients.items()})
+
+
+def auxiliary_step(front: Stepper, aux: Stepper, activations: Mapping[str, Tensor], labels: Tensor, seed: int) -> float:
+    """One batch on the loss of the auxiliary head alone: backward through head and front, and a step of both.
+
+    Mu and Shen 2025 (CSE-FSL), arXiv:2507.15816: so a client trains without waiting for a cut-layer gradient.
+
+    Args:
+        activations: of the front, with their graph; the head takes the first that needs a gradient.
+        labels: int64 [samples].
+
+    Raises:
+        NotFinite: when the loss is not.
+        TensorMismatch: when the labels do not fit the model.
+    """
+    aux.part.train()
+    first = activations[in_order(differentiable(activations))[0]]
+    loss = _loss(_train_call(aux.part, (first,), seed)["0"], labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    for stepper in (front, aux):
+        stepper.after_backward(1)
+    return loss.item()
 
 
 def evaluate(
@@ -161,25 +210,34 @@ def evaluate(
         return functional.cross_entropy(logits, y, reduction="sum").item(), int((logits.argmax(1) == y).sum())
 
 
-def exchanged(front: nn.Module, tail: nn.Module, *, front_is_frozen: bool) -> Tensors:
-    """The tensors that clients exchange, detached: the state of tail and front, without a front that never changes."""
-    fronts = {} if front_is_frozen else {f"front.{name}": tensor for name, tensor in front.state_dict().items()}
-    return {**fronts, **{f"tail.{name}": tensor for name, tensor in tail.state_dict().items()}}
+def exchanged(parts: Mapping[str, nn.Module], *, front_is_frozen: bool) -> Tensors:
+    """The tensors that clients exchange, detached, named <part>.<…>.
+
+    Args:
+        parts: what a client holds, "front", "tail" and perhaps "aux". A front that never changes is not exchanged.
+    """
+    return {
+        f"{part}.{name}": tensor
+        for part, module in parts.items()
+        if not (part == "front" and front_is_frozen)
+        for name, tensor in module.state_dict().items()
+    }
 
 
-def load_exchanged(front: nn.Module, tail: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give front and tail the weights that `exchanged` took; a part without any keeps its own.
+def load_exchanged(parts: Mapping[str, nn.Module], weights: Mapping[str, Tensor]) -> None:
+    """Give the parts the weights that `exchanged` took; a part without any keeps its own.
 
     Raises:
         TensorMismatch: when names or shapes do not fit.
     """
-    for prefix, part in (("front.", front), ("tail.", tail)):
+    for part, module in parts.items():
+        prefix = f"{part}."
         state = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
         try:
             if state:
-                part.load_state_dict(state)
+                module.load_state_dict(state)
         except RuntimeError as error:
-            raise TensorMismatch(f"The weights do not fit the {prefix.rstrip('.')}: {error}") from None
+            raise TensorMismatch(f"The weights do not fit the {part}: {error}") from None
 
 
 def pack_steppers(steppers: Mapping[str, Stepper]) -> OptimizerState:
@@ -206,6 +264,15 @@ def unpack_steppers(steppers: Mapping[str, Stepper], state: OptimizerState) -> N
 def differentiable(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that need a gradient."""
     return [name for name, tensor in tensors.items() if tensor.requires_grad]
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    labels = labels.to(logits.device)
+    check_labels(labels, logits)
+    loss = functional.cross_entropy(logits, labels)
+    if not torch.isfinite(loss):
+        raise NotFinite("The training loss is not finite: training diverges. A smaller learning rate may help.")
+    return loss
 
 
 def _train_call(part: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> Tensors:

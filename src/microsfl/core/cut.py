@@ -44,7 +44,10 @@ class Chain(nn.Module):
 
 @dataclass(frozen=True)
 class Parts:
-    """A cut model. `tail` is empty for the vanilla cut; the parts share the model's modules and parameters."""
+    """A cut model. `tail` is empty for the vanilla cut; in a model that is not cut, all but the tail is.
+
+    The parts share the model's modules and parameters.
+    """
 
     front: Chain
     body: Chain
@@ -122,6 +125,17 @@ def cut_model(model: nn.Module, cut: Literal["auto"] | Sequence[str], *, u_shape
     )
     _refuse_ties(parts)
     return parts
+
+
+def uncut(model: nn.Module) -> Parts:
+    """The whole of `model` as tail, without copying: what a client computes that computes everything.
+
+    Raises:
+        InvalidCut: when the model does not say what its stages are, or a parameter belongs to none of them.
+    """
+    named = stages(model)
+    _refuse_lost_parameters(model, named)
+    return Parts(front=Chain({}), body=Chain({}), tail=Chain(named))
 
 
 def _registered(model: nn.Module) -> dict[str, nn.Module]:

@@ -86,6 +86,17 @@ def partition(
     return [Share(np.flatnonzero(train_owner == one), np.flatnonzero(test_owner == one)) for one in range(clients)]
 
 
+def set_aside(samples: int, *, part: float, seed: int) -> tuple[IntArray, IntArray]:
+    """(indices that stay, indices that are set aside): 0 … samples - 1 drawn at random in two, both ascending int64.
+
+    Args:
+        part: in [0, 1), of the samples that are set aside, rounded to the nearest number; at least one, unless it is 0.
+    """
+    count = max(1, round(part * samples)) if part else 0
+    mixed = _generator(seed).permutation(samples)
+    return np.sort(mixed[count:]), np.sort(mixed[:count])
+
+
 def label_counts(labels: IntArray, shares: Sequence[Share], classes: int) -> IntArray:
     """Train samples of each class that each client has, int64 [clients, classes].
 

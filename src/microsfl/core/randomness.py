@@ -30,3 +30,8 @@ def seeded(seed: int, tensors: Iterable[Tensor]) -> Iterator[None]:
         cpu.set_state(before)
         for device, state in before_cuda.items():
             torch.cuda.set_rng_state(state, device)
+
+
+def generator(seed: int) -> torch.Generator:
+    """A generator of its own on the CPU, whose numbers are the same for whatever device they are meant."""
+    return torch.Generator().manual_seed(seed)

@@ -1,58 +1,21 @@
-"""Averaging: contributions to one body gradient, client-side updates to one set of weights, and the body's step.
-
-Sums are kept in float64 and streamed, one contribution at a time: the rounding of a mean over thousands of float32
-files stays below that of one float32 addition, and a mean over a single one is exact.
-"""
+"""Contributions to one body gradient, and the body's step on it."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidSetting, TensorMismatch
+from .average import WeightedMean
 from .codec import Scalars, make_optimizer, pack_optimizer, unpack_optimizer
+from .schedule import Schedule
 from .step import Tensors
-
-
-class WeightedMean:
-    """Σ wᵢ·tᵢ ÷ Σ wᵢ over sets of named tensors, in the order in which they come.
-
-    Integer and bool tensors (BatchNorm's batch counter, say) are averaged likewise and rounded to the nearest.
-    """
-
-    def __init__(self) -> None:
-        self.sums: Tensors = {}
-        self.dtypes: dict[str, torch.dtype] = {}
-        self.weight = 0.0
-
-    def add(self, tensors: Mapping[str, Tensor], weight: float) -> None:
-        """Take in one set; a name that other sets lack counts as zero there.
-
-        Raises:
-            TensorMismatch: when a tensor has another shape than the same name had before.
-        """
-        self.weight += weight
-        for name, tensor in tensors.items():
-            term = tensor.detach().to("cpu", torch.float64) * weight
-            if name not in self.sums:
-                self.sums[name], self.dtypes[name] = term, tensor.dtype
-            elif self.sums[name].shape != term.shape:
-                raise TensorMismatch(f"'{name}' came as {list(term.shape)} and as {list(self.sums[name].shape)}.")
-            else:
-                self.sums[name] += term
-
-    def result(self, divisor: float | None = None) -> Tensors:
-        """The mean, or the sum over `divisor`, in each tensor's first dtype."""
-        over = self.weight if divisor is None else divisor
-        return {name: _cast(total / over, self.dtypes[name]) for name, total in self.sums.items()}
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return (tensor if dtype.is_floating_point else tensor.round()).to(dtype)
 
 
 class Reduction:
@@ -60,23 +23,36 @@ class Reduction:
 
     A contribution holds the *sum* of its batches' gradients. With b batches of n samples each:
     mean-batches: Σ g ÷ Σ b. mean-samples: Σ n·g ÷ Σ n·b. sum: Σ g.
+
+    Args:
+        discount: a contribution s versions old counts (1 + s) ** -discount. The divisor stays as if all were fresh, as
+            in FedBuff (Nguyen et al. 2022, arXiv:2106.06639, alg. 1), which divides by the number of its updates: old
+            ones shorten the step, even where all of them are old.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, discount: float = 0.0) -> None:
         if kind not in ("mean-batches", "mean-samples", "sum"):
             raise InvalidSetting(f"strategy.reduce = '{kind}' is not mean-batches, mean-samples or sum.")
         self.kind = kind
+        self.discount = discount
         self.gradients = WeightedMean()
         self.buffers = WeightedMean()
         self.divisor = 0.0
 
     def add(
-        self, gradients: Mapping[str, Tensor], buffers: Mapping[str, Tensor], *, batches: int, samples: int
+        self,
+        gradients: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        *,
+        batches: int,
+        samples: int,
+        staleness: int = 0,
     ) -> None:
-        """Take in one contribution of `batches` batches and `samples` samples in all."""
+        """Take in one contribution of `batches` batches and `samples` samples in all, `staleness` versions old."""
         scale = samples / batches if self.kind == "mean-samples" else 1.0
-        self.gradients.add(gradients, scale)
-        self.buffers.add(buffers, float(batches))
+        counts = (1.0 + staleness) ** -self.discount  # exactly 1.0 without a discount
+        self.gradients.add(gradients, scale * counts)
+        self.buffers.add(buffers, batches * counts)  # statistics, not steps: always a mean, of weights that add up
         self.divisor += scale * batches
 
     def gradient(self) -> Tensors:
@@ -89,7 +65,30 @@ class OptimizerRule:
     """Which optimizer, with which options."""
 
     name: str
-    options: Mapping[str, object]
+    options: Mapping[str, Any]
+
+    def scaled(self, factor: float) -> OptimizerRule:
+        """The same with `factor` times the learning rate."""
+        return replace(self, options={**self.options, "lr": self.options["lr"] * factor})
+
+
+@dataclass(frozen=True)
+class StepRule:
+    """How contributions move the body: `Reduction`'s kind and discount, the bound of the norm, and the optimizer."""
+
+    optimizer: OptimizerRule
+    schedule: Schedule
+    reduce: str = "mean-batches"
+    staleness_discount: float = 0.0
+    clip_norm: float = 0.0
+
+    def reduction(self) -> Reduction:
+        """An empty one."""
+        return Reduction(self.reduce, self.staleness_discount)
+
+    def next_state(self, state: BodyState, reduction: Reduction, round_: int) -> BodyState:
+        """The state after one step in round `round_`; see `next_state`."""
+        return next_state(state, reduction, self.optimizer.scaled(self.schedule.factor(round_)), self.clip_norm)
 
 
 @dataclass(frozen=True)
@@ -106,15 +105,19 @@ class BodyState:
         return sum(tensor.nbytes for tensor in held)
 
 
-def next_state(state: BodyState, reduction: Reduction, rule: OptimizerRule) -> BodyState:
+def next_state(state: BodyState, reduction: Reduction, rule: OptimizerRule, clip_norm: float = 0.0) -> BodyState:
     """The version after one optimizer step on the reduced gradient; `state` is left as it was.
+
+    Args:
+        rule: its learning rate is that of this step; none of it goes into the state.
+        clip_norm: see `clipped`.
 
     Raises:
         TensorMismatch: when the gradient has a name or shape that the body lacks.
     """
     body = copy.deepcopy(state.body)
     parameters = dict(body.named_parameters())
-    for name, gradient in reduction.gradient().items():
+    for name, gradient in clipped(reduction.gradient(), clip_norm).items():
         if name not in parameters or parameters[name].shape != gradient.shape:
             raise TensorMismatch(f"A contribution has a gradient '{name}' {list(gradient.shape)} that the body lacks.")
         parameters[name].grad = gradient.to(parameters[name])
@@ -129,6 +132,19 @@ def next_state(state: BodyState, reduction: Reduction, rule: OptimizerRule) -> B
     return BodyState(body, tensors, scalars)
 
 
+def clipped(gradient: Tensors, clip_norm: float) -> Tensors:
+    """`gradient`, scaled down where the L2 norm of all its tensors together exceeds `clip_norm`; 0: as it is.
+
+    Pascanu et al. 2013 (arXiv:1211.5063), alg. 1; the norm is taken in float64.
+    """
+    if not clip_norm:
+        return gradient
+    norm = math.sqrt(sum(float(tensor.double().square().sum()) for tensor in gradient.values()))
+    if norm <= clip_norm:
+        return gradient
+    return {name: tensor * (clip_norm / norm) for name, tensor in gradient.items()}
+
+
 def _set_buffers(body: nn.Module, values: Tensors) -> None:
     buffers = dict(body.named_buffers())
     with torch.no_grad():
@@ -136,15 +152,3 @@ def _set_buffers(body: nn.Module, values: Tensors) -> None:
             if name not in buffers or buffers[name].shape != value.shape:
                 raise TensorMismatch(f"A contribution has a buffer '{name}' {list(value.shape)} that the body lacks.")
             buffers[name].copy_(value)
-
-
-def fedavg(updates: Iterable[tuple[Tensors, int]]) -> Tensors:
-    """Client-side weights averaged by samples (McMahan et al. 2017, arXiv:1602.05629, alg. 1).
-
-    Args:
-        updates: (named tensors, samples that the client trained on), in an order that is always the same.
-    """
-    mean = WeightedMean()
-    for tensors, samples in updates:
-        mean.add(tensors, float(samples))
-    return mean.result()

@@ -8,38 +8,10 @@ replayed one, one that came before its time) changes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
 
+from .commands import Command, Evaluate, Task, Train, is_open, missing, pending, task_of
 from .run_state import Phase, RunState, Status
-
-
-@dataclass(frozen=True)
-class Train:
-    kind: ClassVar[Literal["train"]] = "train"
-    client: str
-    round: int
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    kind: ClassVar[Literal["evaluate"]] = "evaluate"
-    client: str
-    round: int
-
-
-@dataclass(frozen=True)
-class Reduce:
-    round: int
-
-
-@dataclass(frozen=True)
-class Aggregate:
-    round: int
-    clients: tuple[str, ...]  # whose training counts in this round, sorted; none: whoever has an update there
-
-
-Task = Train | Evaluate
-Command = Task | Reduce | Aggregate
+from .turns import chosen
 
 
 @dataclass(frozen=True)
@@ -78,7 +50,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class TaskFailed:
-    """A client gave a task up; of no account unless that task is open."""
+    """A client gave a task up, and said why; of no account unless that task is open."""
 
     task: Task
     reason: str
@@ -129,46 +101,18 @@ Event = (
 )  # fmt: skip
 
 
+# How many clients' reasons a failed run names: there may be hundreds, and the first will do.
+REASONS_TOLD = 5
+
+
 def step(state: RunState, event: Event) -> tuple[RunState, tuple[Command, ...]]:
     """The state after `event`, and the commands that are pending now and were not before.
 
     An event that does not fit returns the same state and no command.
     """
-    after = _after(state, event)
-    if (after.round, after.phase) == (state.round, state.phase):
-        return after, ()  # within a phase commands are only done, never added
+    after = _hand_turn(_after(state, event))
     before = set(pending(state))
     return after, tuple(command for command in pending(after) if command not in before)
-
-
-def pending(state: RunState) -> tuple[Command, ...]:
-    """Every command that is open in `state`, in client order; none before the run begins or after it ended."""
-    if state.phase is Phase.SYNCING:
-        reduce = () if state.reduced else (Reduce(state.round),)
-        aggregate = () if state.aggregated else (Aggregate(state.round, tuple(sorted(state.trained))),)
-        return reduce + aggregate
-    return tuple(task for client in state.clients if (task := task_of(state, client)) is not None)
-
-
-def task_of(state: RunState, client: str) -> Task | None:
-    """What `client` has to do now, if anything."""
-    if client not in state.clients:
-        return None
-    if state.phase is Phase.TRAINING and client not in state.trained:
-        return Train(client, state.round)
-    if state.phase is Phase.EVALUATING and client not in state.evaluated and takes_part(state, client):
-        return Evaluate(client, state.round)
-    return None
-
-
-def takes_part(state: RunState, client: str) -> bool:
-    """Whether the round, once trained, has this client in it. Of an adopted round nobody knows who trained: all do."""
-    return client in state.trained or not state.trained
-
-
-def missing(state: RunState) -> tuple[str, ...]:
-    """The clients of this phase that are not done with it, in order."""
-    return tuple(client for client in state.clients if task_of(state, client) is not None)
 
 
 def left_out(before: RunState, after: RunState) -> tuple[str, ...]:
@@ -194,7 +138,7 @@ def _after(state: RunState, event: Event) -> RunState:
             if not set(state.clients) <= set(ids):
                 return state
             clients = state.clients or tuple(sorted(set(ids))[: state.needed])
-            return replace(state, status=Status.RUNNING, phase=state.begins, clients=clients)
+            return _begin(replace(state, status=Status.RUNNING, clients=clients))
         case _ if state.phase is not None:
             return _within_round(state, event)
     return state
@@ -202,22 +146,23 @@ def _after(state: RunState, event: Event) -> RunState:
 
 def _within_round(state: RunState, event: Event) -> RunState:
     match event:
-        case Trained(client, round_) if task_of(state, client) == Train(client, round_):
-            return _when_trained(_back(replace(state, trained=state.trained | {client}), client))
+        case Trained(client, round_) if is_open(state, Train(client, round_)):
+            trained = replace(state, trained=state.trained | {client}, last=_last(state, client))
+            return _when_trained(_back(trained, client))
         case Reduced(round_, version) if _syncs(state, round_) and not state.reduced:
             return _when_synced(replace(state, reduced=True, body_version=version))
         case Aggregated(round_, version) if _syncs(state, round_) and not state.aggregated:
             return _when_synced(replace(state, aggregated=True, client_version=version))
         case Evaluated(client, round_) if task_of(state, client) == Evaluate(client, round_):
             return _when_evaluated(_back(replace(state, evaluated=state.evaluated | {client}), client))
-        case DeadlinePassed(round_, phase) if (state.round, state.phase) == (round_, phase) and missing(state):
-            return _when_enough(replace(state, overdue=True))
-        case ClientLost(client) if task_of(state, client) is not None:
+        case DeadlinePassed(round_, phase) if (state.round, state.phase) == (round_, phase):
+            return state if state.overdue or not missing(state) else _when_overdue(replace(state, overdue=True))
+        case ClientLost(client) if client in missing(state):
             return _when_enough(replace(state, away=state.away | {client}))
         case ClientBack(client):
             return _back(state, client)
-        case TaskFailed(task, reason) if task_of(state, task.client) == task:
-            return _end(state, Status.FAILED, reason)
+        case TaskFailed(task, reason) if is_open(state, task):
+            return _when_given_up(_back(state, task.client), task, reason)
     return state
 
 
@@ -229,17 +174,84 @@ def _back(state: RunState, client: str) -> RunState:
     return replace(state, away=state.away - {client}) if client in state.away else state
 
 
+def _last(state: RunState, client: str) -> str | None:
+    """Whose client-side weights the next one begins with. One that was passed over breaks no chain that goes on."""
+    return client if state.handed_on and (client == state.turn or state.last is None) else state.last
+
+
+def _hand_turn(state: RunState) -> RunState:
+    """With turns: to the next one, when whoever has it is done or away. One that comes back takes it from nobody."""
+    waiting = missing(state) if state.turns and state.phase is Phase.TRAINING else ()
+    if state.turn in waiting and state.turn not in state.away:
+        return state
+    there = [client for client in waiting if client not in state.away]
+    turn = next(iter(there or waiting), None)
+    return state if turn == state.turn else replace(state, turn=turn)
+
+
+def _chosen(state: RunState, round_: int) -> tuple[str, ...]:
+    participants = state.participants or len(state.clients)
+    return chosen(state.seed, round_, state.clients, participants, turns=state.turns)
+
+
+def _begin(state: RunState) -> RunState:
+    """The first round that the run begins with, or goes on with."""
+    state = replace(state, phase=state.begins, chosen=_chosen(state, state.round))
+    return _begin_syncing(state) if state.begins is Phase.SYNCING else state
+
+
 def _begin_round(state: RunState, round_: int) -> RunState:
     return replace(
         state,
         phase=Phase.TRAINING,
         round=round_,
+        chosen=_chosen(state, round_),
         trained=frozenset(),
+        last=None,
         reduced=False,
         aggregated=False,
         evaluated=frozenset(),
         overdue=False,
+        gave_up={},
     )
+
+
+def _begin_syncing(state: RunState) -> RunState:
+    """Where there is no body, or nothing federated, that part is done before it begins."""
+    reduced, aggregated = state.reduced or not state.split, state.aggregated or not state.federated
+    return _when_synced(replace(state, phase=Phase.SYNCING, reduced=reduced, aggregated=aggregated, gave_up={}))
+
+
+def _when_overdue(state: RunState) -> RunState:
+    if state.turn is not None and _can_do_without(state):
+        state = replace(state, away=state.away | {state.turn})  # while it is late, the next ones can have their turns
+    return _when_enough(state)
+
+
+def _when_given_up(state: RunState, task: Task, reason: str) -> RunState:
+    if not _can_do_without(state):
+        what = f"client '{task.client}' could not {task.kind} in round {task.round}"
+        return _end(state, Status.FAILED, f"{what}: {reason}")
+    state = replace(state, gave_up={**state.gave_up, task.client: reason})
+    training, left = state.phase is Phase.TRAINING, len(missing(state))
+    if training and len(state.trained) + left < state.quorum:
+        can = f"at most {len(state.trained) + left} of {len(state.chosen)} clients can train"
+        why = f"the quorum of round {task.round} is {state.quorum}, and {can}: {_reasons(state)}"
+        return _end(state, Status.FAILED, why)
+    if not training and not state.evaluated and not left:
+        return _end(state, Status.FAILED, f"nobody is left to evaluate round {task.round}: {_reasons(state)}")
+    return _when_enough(state)
+
+
+def _can_do_without(state: RunState) -> bool:
+    """Whether the quorum lets a round go on without somebody."""
+    return 0 < state.quorum < len(state.chosen)
+
+
+def _reasons(state: RunState) -> str:
+    given = [f"{client}: {reason}" for client, reason in sorted(state.gave_up.items())]
+    more = [f"and {len(given) - REASONS_TOLD} more"] if len(given) > REASONS_TOLD else []
+    return "; ".join(given[:REASONS_TOLD] + more)
 
 
 def _when_enough(state: RunState) -> RunState:
@@ -247,10 +259,10 @@ def _when_enough(state: RunState) -> RunState:
 
 
 def _when_trained(state: RunState) -> RunState:
-    quorum = state.quorum or len(state.clients)
+    quorum = state.quorum or len(state.chosen)
     if len(state.trained) < quorum or not _can_go_on(state):
         return state
-    return replace(_leave_out(state), phase=Phase.SYNCING)
+    return _begin_syncing(_leave_out(state))
 
 
 def _when_synced(state: RunState) -> RunState:

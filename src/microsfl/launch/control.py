@@ -6,7 +6,7 @@ from typing import Any
 
 from ..client.transport import Coordinator, FedServer, Http, SplitServers
 from ..errors import RunExists
-from ..spec import RunSpec
+from ..spec import RunSpec, Traits
 
 RETRY_S = 60.0  # all servers are on this machine, and are started again there when they end
 
@@ -51,9 +51,10 @@ class Control(Coordinator):
     def rounds(self) -> list[Json]:
         return list(self._ask("GET", f"/api/runs/{self.name}/rounds")["rounds"])
 
-    def weights(self) -> tuple[bytes, bytes]:
-        """The newest weights files: of the body, and of what clients exchange."""
+    def weights(self, traits: Traits) -> tuple[bytes | None, bytes | None]:
+        """The newest weights files: of the body, and of what clients exchange; None for what the strategy lacks."""
         self.participants()
         split = SplitServers(self.http, 0, lambda: self.split_servers)
         fed = FedServer(self.http, lambda: self.fed_server)
-        return split.weights(self.name)[1], fed.weights(self.name)[1]
+        body = split.weights(self.name)[1] if traits.split else None
+        return body, fed.weights(self.name)[1] if traits.federated else None

@@ -126,7 +126,7 @@ class Federation:
                 raise child.failure()
 
     def _start(self) -> None:
-        for area in ("body", "client"):
+        for area in areas(self.spec):
             try:
                 check_store(
                     self.store_url(area), self.spec.run.name, f"store.{area}", area_environment(area, os.environ)
@@ -146,9 +146,11 @@ class Federation:
         coordinator = self._spawn("coordinator", "coordinator", self._coordinator())
         coordinator.wait_ready()
         self.coordinator = str(coordinator.address)
-        for number in range(self.spec.servers.split):
+        traits = self.spec.strategy.traits
+        for number in range(self.spec.servers.split * traits.split):
             self._spawn("split-server", f"split-server-{number}", self._split_server(f"split-server-{number}"), "body")
-        self._spawn("fed-server", "fed-server", self._fed_server(), "client")
+        if traits.federated:
+            self._spawn("fed-server", "fed-server", self._fed_server(), "client")
         for number, ids in enumerate(client_groups(self.spec) if self.spec.run.managed else []):
             self._spawn("client", f"clients-{number}", self._client(ids))
         for child in self.children:
@@ -230,6 +232,12 @@ class Federation:
         )
 
 
+def areas(spec: RunSpec) -> tuple[str, ...]:
+    """The areas of the store that the run's strategy has files in."""
+    traits = spec.strategy.traits
+    return ("body",) * traits.split + ("client",) * traits.federated
+
+
 def client_ids(count: int) -> tuple[str, ...]:
     """client-00, client-01, …: in sorted order, which is the order in which a run numbers its clients."""
     digits = max(2, len(str(count - 1)))
@@ -238,7 +246,7 @@ def client_ids(count: int) -> tuple[str, ...]:
 
 def client_groups(spec: RunSpec) -> list[tuple[str, ...]]:
     """The clients that each client process hosts, evenly."""
-    ids, per_process = client_ids(spec.data.clients), spec.servers.clients_per_process
+    ids, per_process = client_ids(spec.run_clients), spec.servers.clients_per_process
     wanted = cores() if per_process == "auto" else math.ceil(len(ids) / per_process)
     processes = min(wanted, len(ids))
     return [ids[number::processes] for number in range(processes)]

@@ -61,7 +61,7 @@ def store_urls(target: str) -> list[str]:
     """The stores that `target` means: a run folder's two areas, a store's folder, or a URL as it is.
 
     Raises:
-        InvalidSetting: when there is no such folder, or it is neither a run folder nor a store.
+        InvalidSetting: when there is no such folder, or it is neither a store nor a run folder with one.
     """
     if "://" in target:
         parts = urlsplit(target)
@@ -76,6 +76,10 @@ def store_urls(target: str) -> list[str]:
     urls = _urls_of_run_folder(folder.resolve())
     if not urls and any((folder / below / "runs").is_dir() for below in (".", *AREAS)):
         urls = [folder.resolve().as_uri()]
+    if not urls and (folder / "run.toml").is_file():
+        raise InvalidSetting(
+            f"{target} is the folder of a run that has no store: it was simulated, or no server takes part in its strategy."
+        )
     if not urls:
         raise InvalidSetting(f"{target} is neither a run folder (with run.toml or store/) nor a store (with runs/).")
     return urls

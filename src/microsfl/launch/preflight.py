@@ -10,6 +10,7 @@ from ..spec import RunSpec
 from ..store.objects import open_store
 from ..sync import keys
 from ..zoo.datasets import describe
+from ..zoo.front_file import read_front
 
 PATIENCE_S = 5.0  # how long to go on trying a store that does not answer
 
@@ -18,7 +19,7 @@ def resolve(spec: RunSpec) -> RunSpec:
     """The specification with every `auto` that decides a result replaced by its value.
 
     Raises:
-        DatasetNotFound, InvalidSetting: when the data set cannot be had.
+        DatasetNotFound, InvalidSetting: when the data set, or the file of the front's weights, cannot be had.
     """
     path = spec.data.path
     if path is not None and not Path(path).exists():
@@ -26,7 +27,17 @@ def resolve(spec: RunSpec) -> RunSpec:
             f"data.path = '{path}' is not there. Give the folder of the data set's files, or leave data.path out."
         )
     input_shape, classes = describe(spec.data.dataset, path)
-    return spec.resolved(input_shape=input_shape, classes=classes)
+    return _with_front_sha256(spec).resolved(input_shape=input_shape, classes=classes)
+
+
+def _with_front_sha256(spec: RunSpec) -> RunSpec:
+    path, wanted = spec.model.front_weights, spec.model.front_sha256
+    if path is None:
+        return spec
+    _, found = read_front(path)
+    if wanted not in (None, found):
+        raise InvalidSetting(f"model.front_weights = '{path}' has sha256 {found}; model.front_sha256 says {wanted}.")
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"front_sha256": found})})
 
 
 def check_store(url: str, run: str, setting: str, environment: Mapping[str, str] | None = None) -> None:

@@ -53,7 +53,7 @@ class Lines:
             click.echo(report, err=True)
         self.reported = len(reports)
         for result in run["history"][self.rounds :]:
-            click.echo(f"round {result['round'] + 1}/{run['rounds']}  {figures(result)}", err=True)
+            click.echo(line(result, run["rounds"]), err=True)
         self.rounds = len(run["history"])
 
 
@@ -96,8 +96,14 @@ class Screen:
 
 def title(spec: RunSpec) -> str:
     """What runs, in a line."""
-    clients, split = _count(spec.data.clients, "client"), _count(spec.servers.split, "split server")
-    return f"microsfl run '{spec.run.name}': {spec.strategy.name} on {spec.data.dataset}, {clients}, {split}"
+    split = f", {_count(spec.servers.split, 'split server')}" if spec.strategy.traits.split else ""
+    clients = _count(spec.run_clients, "client")
+    return f"microsfl run '{spec.run.name}': {spec.strategy.name} on {spec.data.dataset}, {clients}{split}"
+
+
+def line(result: Json, rounds: int) -> str:
+    """A round that is over, in a line."""
+    return f"round {result['round'] + 1}/{rounds}  {figures(result)}"
 
 
 def figures(result: Json) -> str:

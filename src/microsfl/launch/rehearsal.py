@@ -6,33 +6,37 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..core.codec import make_optimizer
 from ..core.cut import Parts
-from ..core.partition import IntArray, Share, label_counts, partition
+from ..core.partition import IntArray, Share, label_counts
 from ..device import choose_device
 from ..errors import InvalidSetting
-from ..spec import RunSpec
-from ..zoo.datasets import Samples, labels, load_data, take
-from ..zoo.parts import build_parts
+from ..spec import OptimizerTable, RunSpec
+from ..zoo.datasets import Data, Samples, labels, load_data, take
+from ..zoo.deal import deal
+from ..zoo.parts import build_parts, client_side, load_front
+from .deadline import check_deadline
 
 SAMPLES = 2  # enough to see whether a model takes a batch
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """parts: the model with its initial weights. class_counts: train samples, int64 [clients, classes]."""
+    """parts: the model with its initial weights. shares: one a client. class_counts: int64 [clients, classes]."""
 
     parts: Parts
+    shares: list[Share]
     class_counts: IntArray
-    test_counts: list[int]
 
 
-def rehearse(spec: RunSpec) -> Rehearsal:
+def rehearse(spec: RunSpec, data: Data | None = None) -> Rehearsal:
     """Build everything that the run will need, and send two samples through the model.
 
     Args:
         spec: resolved. Its model and data set functions are the user's own and may be imported.
+        data: what the specification names, where it is loaded already.
 
     Raises:
         InputError: what a process of the run would find wrong with the specification.
@@ -40,19 +44,24 @@ def rehearse(spec: RunSpec) -> Rehearsal:
     for device in {spec.servers.device, spec.servers.client_device}:
         choose_device(device)
     parts = build_parts(spec, [spec.model.name])
+    load_front(spec, parts.front)
     _check_optimizers(spec, parts)
-    data = load_data(spec.data.dataset, spec.data.path)
+    data = data or load_data(spec.data.dataset, spec.data.path)
     _check_model(spec, parts, data.train)
-    train = labels(data.train)
-    shares = _shares(spec, train, labels(data.test))
-    return Rehearsal(parts, label_counts(train, shares, _classes(spec)), [len(share.test) for share in shares])
+    train, test = labels(data.train), labels(data.test)
+    _check_labels(spec, train, test)
+    shares = deal(spec, train, test).shares
+    if spec.run.deadline_s:
+        check_deadline(spec, parts, data.train, shares)
+    return Rehearsal(parts, shares, label_counts(train, shares, _classes(spec)))
 
 
 def _check_optimizers(spec: RunSpec, parts: Parts) -> None:
     strategy = spec.strategy
-    rules = [(parts.body, strategy.body_optimizer), (parts.tail, strategy.client_optimizer)]
-    if strategy.front_update != "never":
-        rules.append((parts.front, strategy.client_optimizer))
+    rules: list[tuple[nn.Module, OptimizerTable]] = [(parts.body, strategy.body_optimizer)]
+    for name, part in client_side(spec, parts).items():
+        if name != "front" or strategy.front_update != "never":
+            rules.append((part, strategy.client_optimizer))
     for part, rule in rules:
         parameters = list(part.parameters())
         if parameters:
@@ -75,21 +84,12 @@ def _check_model(spec: RunSpec, parts: Parts, train: Samples) -> None:
         raise InvalidSetting(f"{model} returns {found} for {given}; it must return logits of shape {wanted}.")
 
 
-def _shares(spec: RunSpec, train: IntArray, test: IntArray) -> list[Share]:
-    data, largest = spec.data, int(max(train.max(), test.max(initial=0)))
+def _check_labels(spec: RunSpec, train: IntArray, test: IntArray) -> None:
+    largest = int(max(train.max(), test.max(initial=0)))
     if largest >= _classes(spec):
         raise InvalidSetting(
             f"model.classes = {spec.model.classes}, but the data has the label {largest}: use {largest + 1} or auto."
         )
-    return partition(
-        train,
-        test,
-        clients=data.clients,
-        scheme=data.partition,
-        alpha=data.alpha,
-        shards_per_client=data.shards_per_client,
-        seed=spec.run.seed,
-    )
 
 
 def _classes(spec: RunSpec) -> int:

@@ -12,6 +12,7 @@ from ..store.objects import ObjectStore, open_store
 from ..store.options import below
 from ..store.s3 import area_environment
 from ..sync.runs import load_run, runs_in
+from .run_folder import SIMULATED
 from .spec_file import read_spec
 
 
@@ -27,32 +28,42 @@ def find(target: str, client_store: str | None, run: str | None, path: str | Non
     """The run to go on with.
 
     Args:
-        target: a run folder, or the URL of the body area, or of a folder that has both areas as body/ and client/.
+        target: a run folder, or the URL of a folder that has the run's areas as body/ and client/, or of its body area,
+            or of its client area if the strategy has no other.
         client_store: URL of the client area, when it stands elsewhere.
         run: its name, when the store holds several.
         path: folder of the data set's files on this machine, when it is not where the run folder says.
 
     Raises:
-        InvalidSetting: when the target is neither, or it is not clear which run is meant.
+        InvalidSetting: when the target is neither, or it is not clear which run is meant, or the run was simulated.
         RunNotFound: when there is no such run.
         StoreCorrupt: when its specification cannot be read.
     """
     if "://" not in target:
         return _in_folder(Path(target), run, path)
-    body = target
-    names = runs_in(_body_store(body))
-    if not names and client_store is None:
-        body, client_store = below(target, "body"), below(target, "client")
-        names = runs_in(_body_store(body))
-    if client_store is None:
+    spec = _in_stores(target, client_store, run)
+    return Begun(_with_path(spec, path), None)
+
+
+def _in_stores(target: str, client_store: str | None, run: str | None) -> RunSpec:
+    """The run's specification, with the URLs of the areas that it has."""
+    places = {"body": target, "client": client_store or target}
+    if client_store is None and not runs_in(_open("body", target)):
+        places = {area: below(target, area) for area in places}
+    # A run that does not cut its model has no body area; every other run that can be here has one.
+    stores = {area: _open(area, url) for area, url in places.items()}
+    names = {area: runs_in(store) for area, store in stores.items()}
+    name = _choose(sorted({*names["body"], *names["client"]}), run, target)
+    spec = load_run(stores["body" if name in names["body"] else "client"], name)
+    if not spec.strategy.traits.split:
+        del places["body"]
+    elif places["body"] == places["client"]:
         raise InvalidSetting(f"{target} is a body area; give the URL of the client area too, with --client-store.")
-    spec = load_run(_body_store(body), _choose(names, run, target))
-    store = spec.store.model_copy(update={"body": body, "client": client_store})
-    return Begun(_with_path(spec.model_copy(update={"store": store}), path), None)
+    return spec.model_copy(update={"store": spec.store.model_copy(update=places)})
 
 
-def _body_store(url: str) -> ObjectStore:
-    return open_store(url, area_environment("body", os.environ))
+def _open(area: str, url: str) -> ObjectStore:
+    return open_store(url, area_environment(area, os.environ))
 
 
 def _with_path(spec: RunSpec, path: str | None) -> RunSpec:
@@ -63,6 +74,8 @@ def _in_folder(folder: Path, run: str | None, path: str | None) -> Begun:
     file = folder / "run.toml"
     if not file.is_file():
         raise InvalidSetting(f"{folder} is not a run folder: it has no run.toml. Name one, or the URL of a store.")
+    if (folder / SIMULATED).is_file():
+        raise InvalidSetting(f"The run in {folder} was simulated: nothing was kept to go on with. Simulate it again.")
     spec = _with_path(read_spec(file, ()), path)
     return Begun(spec, folder) if run in (None, spec.run.name) else _no(run, [spec.run.name], str(folder))
 

@@ -19,7 +19,14 @@ from .spec_file import to_toml
 METRICS = (
     "round", "client", "train_loss", "test_loss", "test_accuracy", "samples", "test_samples", "seconds", "bytes_up",
     "bytes_down", "batches", "started_at", "eval_seconds", "eval_bytes_up", "eval_bytes_down", "eval_started_at",
+    "bytes_saved",
 )  # fmt: skip
+
+
+SIMULATED = "simulated.txt"
+NOTE = (
+    "This run was simulated in one process (microsfl run --simulate): its stores and records went with the process.\n"
+)
 
 
 class RunFolder:
@@ -64,6 +71,10 @@ class RunFolder:
     def write_spec(self, spec: RunSpec) -> None:
         """run.toml."""
         (self.path / "run.toml").write_text(to_toml(spec), "utf-8")
+
+    def write_note(self) -> None:
+        """simulated.txt, which says that there is nothing to go on with."""
+        (self.path / SIMULATED).write_text(NOTE, "utf-8")
 
     def write_processes(self, processes: Sequence[Mapping[str, Any]]) -> None:
         """processes.json; whoever reads it meanwhile sees the old content or the new."""

@@ -24,14 +24,18 @@ def summarize(
     metrics: Sequence[Json],
     commits: Sequence[Commit],
     model: Mapping[str, bytes],
+    *,
+    simulated: bool = False,
 ) -> Json:
     """The content of summary.json; None (null) stands for a mean over nothing.
 
     Args:
         rounds: of the coordinator, all of them over. metrics: its row for each round and client.
-        commits: of the body. model: file content of front, body and tail.
+        commits: of the body. model: file content of front, body and tail, of the tail alone where it is the whole
+            model, of nothing where the weights stay with the clients.
+        simulated: in one process.
     """
-    last = rounds[-1]
+    last, traits = rounds[-1], spec.strategy.traits
     samples, busy_s = sum(one["samples"] for one in rounds), sum(one["seconds"] for one in rounds)
     return {
         "version": __version__,
@@ -39,8 +43,10 @@ def summarize(
         "strategy": spec.strategy.name,
         "dataset": spec.data.dataset,
         "model": spec.model.name,
-        "clients": spec.data.clients,
-        "split_servers": spec.servers.split,
+        "clients": spec.run_clients,
+        "participants": spec.participants,
+        "split_servers": spec.servers.split if traits.split else 0,
+        "simulated": simulated,
         "rounds": len(rounds),
         "seed": spec.run.seed,
         "accuracy": last["accuracy"],
@@ -52,6 +58,8 @@ def summarize(
         "seconds": last["ended_at"] - rounds[0]["started_at"],
         "bytes_up": _traffic(metrics, "bytes_up"),
         "bytes_down": _traffic(metrics, "bytes_down"),
+        # What a strategy that sends every batch would have sent in addition.
+        "bytes_saved": sum(row.get("bytes_saved") or 0 for row in metrics) if traits.auxiliary else None,
         "contributions": sum(len(commit.contributions) for commit in commits),
         "left_out": sum(len(commit.left_out) for commit in commits),
         "commits": len(commits),

@@ -41,8 +41,8 @@ def clients_table(rows: Sequence[Json], summary: Json) -> Table:
     for row in rows[:ROWS]:
         table.add_row(
             row["client"],
-            f"{row['samples'] // summary['spec']['strategy']['local_epochs']:,}",
-            f"{row['test_samples']:,}",
+            _count(row["samples"], summary["spec"]["strategy"]["local_epochs"]),
+            _count(row["test_samples"]),
             _number(row["test_accuracy"]),
             _number(row["test_loss"]),
         )
@@ -52,19 +52,26 @@ def clients_table(rows: Sequence[Json], summary: Json) -> Table:
 
 
 def figures(summary: Json) -> list[tuple[str, str]]:
-    """(name, value) of what a run came to."""
-    speed = summary["samples_per_s"]
+    """(name, value) of what a run came to, without what its strategy does not have."""
+    speed, saved = summary["samples_per_s"], summary["bytes_saved"]
     hashes = "  ".join(f"{part} {digest[:12]}" for part, digest in summary["weights_sha256"].items())
     left_out = f", {summary['left_out']:,} left out" if summary["left_out"] else ""
-    return [
+    commits = f"{summary['commits']:,} of {summary['contributions']:,} contributions{left_out}"
+    found = [
         ("accuracy", f"{_number(summary['accuracy'])} (mean over clients {_number(summary['accuracy_mean'])})"),
         ("loss", _number(summary["loss"])),
         ("speed", f"{speed:,.0f} samples/s" if speed is not None else "–"),
         ("time", f"{summary['seconds']:.1f} s for {summary['rounds']} rounds"),
         ("traffic", f"{decimal(summary['bytes_up'])} up, {decimal(summary['bytes_down'])} down"),
-        ("commits", f"{summary['commits']:,} of {summary['contributions']:,} contributions{left_out}"),
-        ("weights", f"sha256 {hashes}"),
+        ("saved", f"{decimal(saved)} that were not sent" if saved is not None else ""),
+        ("commits", commits if summary["split_servers"] else ""),
+        ("weights", f"sha256 {hashes}" if hashes else ""),
     ]
+    return [(name, value) for name, value in found if value]
+
+
+def _count(value: int | None, parts: int = 1) -> str:
+    return "–" if value is None else f"{value // parts:,}"
 
 
 def _number(value: float | None) -> str:

@@ -31,12 +31,12 @@ def train(spec: RunSpec, output: Path | None, *, resume: bool = False) -> tuple[
         RunFailed: when the run ends before its last round. Everything that was written stays.
     """
     _check_managed(spec)
-    _check_matplotlib()
+    check_matplotlib()
     federation = Federation(spec, output, resume=resume)
-    with _signals_unwind(), progress(federation) as show:
+    with signals_unwind(), progress(federation) as show:
         with federation:
             rounds, metrics = _follow(federation, show)
-            weights = federation.control.weights()
+            weights = federation.control.weights(federation.spec.strategy.traits)
         from .results import write_results
 
         summary = write_results(federation, rounds, metrics, weights)
@@ -65,13 +65,14 @@ def _check_managed(spec: RunSpec) -> None:
         )
 
 
-def _check_matplotlib() -> None:
+def check_matplotlib() -> None:
+    """Raises OperationError when there is no matplotlib, which draws the plots."""
     if importlib.util.find_spec("matplotlib") is None:
         raise OperationError("`microsfl run` draws its plots with matplotlib: pip install 'microsfl[run]'.")
 
 
 @contextmanager
-def _signals_unwind() -> Iterator[None]:
+def signals_unwind() -> Iterator[None]:
     """Let SIGTERM and SIGINT unwind the stack, so that what was begun is ended.
 
     Python leaves SIGINT ignored where a shell script started it in the background, which servers do not.

@@ -64,6 +64,7 @@ metrics = Table(
     Column("seconds", Double),
     Column("bytes_up", BigInteger),
     Column("bytes_down", BigInteger),
+    Column("bytes_saved", BigInteger),  # only where the front trains by itself
     Column("started_at", Double),
     # The evaluation comes after the training's report; until then these are null.
     Column("test_loss", Double),

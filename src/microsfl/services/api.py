@@ -7,7 +7,8 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints, model_validator
 
 from ..config import HttpUrl
-from ..core.rounds import Evaluate, Evaluated, Event, TaskFailed, Train, Trained, takes_part, task_of
+from ..core.commands import Evaluate, Task, Train, missing, takes_part
+from ..core.rounds import Evaluated, Event, TaskFailed, Trained
 from ..core.run_state import Phase, RunState, Status
 from ..records import Participant, Row
 from ..spec import check_id
@@ -29,6 +30,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 WaitS = Annotated[float, Field(ge=0, le=MAX_WAIT_S, description="Longest time to wait for news, in seconds.")]
 Role = Literal["client", "split-server", "fed-server"]
+Progress = Literal["train", "evaluate", "done", "left_out"]
 
 
 class Request(BaseModel):
@@ -69,6 +71,7 @@ class TrainMetrics(Request):
     seconds: Seconds
     bytes_up: Count
     bytes_down: Count
+    bytes_saved: Count | None = Field(None, description="That were not sent, because the front trains by itself.")
     started_at: Seconds
 
     def row(self) -> Row:
@@ -127,7 +130,7 @@ def event_of(report: TrainReport | EvaluateReport) -> Event:
         return Trained(client, round_) if training else Evaluated(client, round_)
     said = f"{report.error.message} ({report.error.code})"[:MAX_REASON_CHARS]
     task = Train(client, round_) if training else Evaluate(client, round_)
-    return TaskFailed(task, f"client '{client}' could not {report.kind} in round {round_}: {said}")
+    return TaskFailed(task, said)
 
 
 class Health(BaseModel):
@@ -203,6 +206,7 @@ class MetricsRow(BaseModel):
     seconds: float | None
     bytes_up: int | None
     bytes_down: int | None
+    bytes_saved: int | None = Field(description="not sent, where the front trains by itself; null for other strategies")
     started_at: float | None
     test_loss: float | None
     test_accuracy: float | None
@@ -228,8 +232,8 @@ class RunJson(BaseModel):
     body_version: int
     client_version: int
     clients: list[str] = Field(description="in index order; empty until the run begins")
-    progress: dict[str, Literal["train", "evaluate", "done", "left_out"]] = Field(
-        description="what each client of a running round has to do"
+    progress: dict[str, Progress] = Field(
+        description="what each client that has a part in a running round's phase has to do; with turns, sooner or later"
     )
     overdue: bool = Field(description="the phase's deadline has passed; the run waits for its quorum")
     away: list[str] = Field(description="clients that were left out or fell silent, and have not asked for work since")
@@ -250,6 +254,10 @@ class TaskJson(BaseModel):
     index: int = Field(description="position of the client in the run's list of clients")
     body_version: int
     client_version: int
+    after: str | None = Field(
+        description="where client-side weights are handed on: the client whose update of this round to train on from; "
+        "null: begin with the client version"
+    )
 
 
 class PollAnswer(BaseModel):
@@ -289,7 +297,7 @@ def run_json(run: Run) -> RunJson:
         body_version=state.body_version,
         client_version=state.client_version,
         clients=list(state.clients),
-        progress={client: _progress(state, client) for client in state.clients if state.phase is not None},
+        progress=_progress(state),
         overdue=state.overdue,
         away=sorted(state.away),
         spec=run.spec.model_dump(mode="json"),
@@ -298,8 +306,27 @@ def run_json(run: Run) -> RunJson:
     )
 
 
-def _progress(state: RunState, client: str) -> Literal["train", "evaluate", "done", "left_out"]:
-    task = task_of(state, client)
-    if task is not None:
-        return task.kind
-    return "done" if state.phase is Phase.TRAINING or takes_part(state, client) else "left_out"
+def task_json(run: Run, task: Task) -> TaskJson:
+    state = run.state
+    return TaskJson(
+        kind=task.kind,
+        run=run.name,
+        round=task.round,
+        client=task.client,
+        index=state.clients.index(task.client),
+        body_version=state.body_version,
+        client_version=state.client_version,
+        after=state.last if isinstance(task, Train) else None,
+    )
+
+
+def _progress(state: RunState) -> dict[str, Progress]:
+    if state.phase is None:
+        return {}
+    evaluating = state.phase is Phase.EVALUATING
+    clients = state.clients if evaluating else sorted(state.chosen)
+    to_do: dict[str, Progress] = dict.fromkeys(missing(state), "evaluate" if evaluating else "train")
+    without = {one for one in clients if one in state.gave_up}
+    if state.phase is not Phase.TRAINING:
+        without |= {one for one in clients if not takes_part(state, one)}
+    return {one: "left_out" if one in without else to_do.get(one, "done") for one in clients}

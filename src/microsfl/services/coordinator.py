@@ -17,7 +17,6 @@ from fastapi.exceptions import RequestValidationError
 
 from .. import __version__
 from ..config import CoordinatorSettings
-from ..core.rounds import Task
 from ..process import start_logging
 from ..records import Records
 from ..spec import RunSpec
@@ -37,19 +36,18 @@ from .api import (
     RunJson,
     RunName,
     Runs,
-    TaskJson,
     WaitS,
     event_of,
     participant_json,
     round_json,
     run_json,
+    task_json,
 )
 from .data_plane import DataPlane
 from .director import Director
 from .insist import PATIENCE_S, insist
 from .json_body import JsonRoute, on_invalid_request
 from .roster import CLIENT, SPLIT_SERVER
-from .run import Run
 
 ROLE = "coordinator"
 
@@ -224,16 +222,3 @@ async def poll(request: Request, poll: Poll) -> PollAnswer:
 async def report(request: Request, run: InPath, report: Report) -> ReportAnswer:
     row = report.metrics.row() if report.metrics else {}
     return ReportAnswer(accepted=await director_of(request).report(run, report.client, event_of(report), row))
-
-
-def task_json(run: Run, task: Task) -> TaskJson:
-    state = run.state
-    return TaskJson(
-        kind=task.kind,
-        run=run.name,
-        round=task.round,
-        client=task.client,
-        index=state.clients.index(task.client),
-        body_version=state.body_version,
-        client_version=state.client_version,
-    )

@@ -72,9 +72,12 @@ class DataPlane:
         """Have a split server close the round and commit the body."""
         return await self._call(servers, "/v1/reduce", {"run": run, "round": round_}, ReduceAnswer)
 
-    async def aggregate(self, servers: Servers, run: str, round_: int, clients: Sequence[str]) -> AggregateAnswer:
-        """Have the fed server average the client-side weights of `clients`; of none: of whoever has an update there."""
-        message = {"run": run, "round": round_, "clients": list(clients)}
+    async def aggregate(
+        self, servers: Servers, run: str, round_: int, clients: Sequence[str], last: str | None
+    ) -> AggregateAnswer:
+        """Have the fed server make a version of the client-side weights of `clients`, or of whoever has an update there
+        when it is none; where they are handed on, those of `last` are the new ones."""
+        message = {"run": run, "round": round_, "clients": list(clients), "last": last}
         return await self._call(servers, "/v1/aggregate", message, AggregateAnswer)
 
     async def _call(self, servers: Servers, path: str, message: dict[str, Any], answer: type[Answer]) -> Answer:

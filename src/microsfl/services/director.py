@@ -1,7 +1,8 @@
 """The live runs: each event of a run goes through the state machine, into the records, and only then takes effect.
 
-One run's events are handled one after another, under the run's lock. What a state leaves to be done (`rounds.pending`)
-is either fetched by the clients (training, evaluation) or carried out here by a background task (reduce, aggregate).
+One run's events are handled one after another, under the run's lock. What a state leaves to be done
+(`commands.pending`) is either fetched by the clients (training, evaluation) or carried out here by a background task
+(reduce, aggregate).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from contextlib import suppress
 from functools import partial
 
 from ..core import rounds
-from ..core.rounds import Aggregate, Command, Evaluate, Event, Reduce, Task, Train
+from ..core.commands import Aggregate, Command, Evaluate, Reduce, Task, Train, pending, task_of
+from ..core.rounds import Event
 from ..core.run_state import Status, to_json
 from ..errors import ClientNotFound, MicrosflError, OperationError, RunExists, RunNotActive, RunNotFound
 from ..process import event as log_event
@@ -24,7 +26,7 @@ from .adoption import check_resolved, go_on, prepare
 from .bells import Bells
 from .data_plane import DataPlane
 from .insist import PATIENCE_S, insist
-from .patience import due, reason
+from .patience import absences, due
 from .roster import FED_SERVER, SPLIT_SERVER, Roster
 from .run import Run, Step, load, plan, take
 
@@ -57,7 +59,7 @@ class Director:
     def begin(self) -> None:
         """Go on with whatever is pending; call it on the event loop."""
         for run in self.runs():
-            self._carry_out(run, rounds.pending(run.state))
+            self._carry_out(run, pending(run.state))
         self._spawn(self.roster.keep())
         self._spawn(self._patrol())
 
@@ -94,7 +96,7 @@ class Director:
         Raises:
             InvalidSetting: when a value that decides the result is still "auto".
             RunExists: when there is a run of this name with another specification.
-            Unreachable: when there is no split server or no fed server, or none answers.
+            Unreachable: when there is no split server or no fed server that it needs, or none answers.
             StoreCorrupt: when the areas of the store do not belong together.
             MicrosflError: whatever the data plane has against the specification.
         """
@@ -216,7 +218,7 @@ class Director:
 
     def _tasks(self, clients: Sequence[str]) -> list[tuple[Run, Task]]:
         active = [run for run in self._runs.values() if run.state.phase is not None]
-        tasks = [(run, rounds.task_of(run.state, client)) for run in active for client in clients]
+        tasks = [(run, task_of(run.state, client)) for run in active for client in clients]
         return [(run, task) for run, task in tasks if task is not None]
 
     # Events
@@ -232,7 +234,7 @@ class Director:
             if state == run.state:
                 return False
             now = self._clock()
-            step = plan(run, state, now, brought or {}, client, lambda one: reason(run, self.roster, one, now))
+            step = plan(run, state, now, brought or {}, client, absences(run, self.roster, event, state, now))
             await insist(partial(self._save, run, step), self._patience_s)
             take(run, step)
         self._tell(run, commands)
@@ -296,7 +298,7 @@ class Director:
 
     async def _aggregate(self, run: Run, command: Aggregate) -> None:
         servers = partial(self.roster.servers, FED_SERVER)
-        answer = await self._data_plane.aggregate(servers, run.name, command.round, command.clients)
+        answer = await self._data_plane.aggregate(servers, run.name, command.round, command.clients, command.last)
         await self._handle(run, rounds.Aggregated(command.round, answer.version))
 
     async def _fail(self, run: Run, reason: str) -> None:

@@ -1,21 +1,26 @@
-"""The fed server: takes client-side weights, averages them once a round, and hands them out. Keeps no state either."""
+"""The fed server: takes client-side weights, makes one version of them a round, and hands it out. Keeps no state."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from cachetools import LRUCache
+from torch import nn
 
 from ..config import FedServerSettings
 from ..core.client_side import exchanged
+from ..core.server_optimizer import ServerOptimizer
 from ..errors import InputError
 from ..process import start_logging
 from ..spec import RunSpec, check_id
 from ..store.objects import open_store
 from ..store.verbs import Store
-from ..sync.client_side import ClientSync
+from ..sync import keys
+from ..sync.client_side import AverageRule, ClientSync
 from ..sync.runs import create_run, load_run
 from ..wire.messages import Stored, Update
-from ..zoo.parts import build_parts
+from ..zoo.parts import build_parts, client_side, load_front
 from .replica import Json, Replica, number_field, serve_replica, text_field
 
 ROLE = "fed-server"
@@ -34,9 +39,11 @@ class FedServer:
     def prepare(self, call: Json) -> Json:
         """Create the run in the client area, with version 0."""
         spec = RunSpec.parse(call.get("spec") or {})
-        sync = self._open(spec)
+        begins = not self.store.exists(keys.commit(spec.run.name, keys.CLIENT, 0))
+        sync = self._open(spec, begins=begins)
         create_run(self.store, spec)
-        sync.initialize()
+        if begins:
+            sync.initialize()
         return self.status(spec.run.name)
 
     def upload(self, update: Update) -> Stored:
@@ -47,18 +54,25 @@ class FedServer:
         return Stored(round=update.round)
 
     def aggregate(self, call: Json) -> Json:
-        """Average the updates of the clients that are named, and commit."""
+        """Make a version of the updates of the clients that are named, by the run's rule, and commit it."""
         clients = call.get("clients")
         if not isinstance(clients, list) or not all(isinstance(client, str) for client in clients):
             raise InputError("'clients' must be a list of client ids; an empty one means all that have an update.")
+        clients = [check_id(client, "client") for client in clients]
+        last = None if call.get("last") is None else text_field(call, "last", "client")
         sync = self._run(text_field(call, "run"))
-        commit = sync.aggregate(number_field(call, "round"), [check_id(client, "client") for client in clients])
+        commit = sync.aggregate(number_field(call, "round"), clients, last)
         self.counts["commits"] += 1
         return {"version": commit.version, "clients": len(commit.contributions)}
 
     def update(self, run: str, round_: int, client: str) -> bytes:
         """State of a client's optimizers after a round, as it uploaded it."""
         return self._run(run).optimizer(round_, client)
+
+    def handed_on(self, run: str, round_: int, client: str) -> bytes:
+        """The weights that a client uploaded in a round, for the one whose turn comes after it."""
+        self.counts["downloads"] += 1
+        return self._run(run).handed_on(round_, client)
 
     def weights(self, run: str, version: int | None) -> tuple[int, bytes]:
         """A version's weights file."""
@@ -77,12 +91,34 @@ class FedServer:
         known = self.runs.get(name)
         return known if known is not None else self._open(load_run(self.store, name))
 
-    def _open(self, spec: RunSpec) -> ClientSync:
+    def _open(self, spec: RunSpec, *, begins: bool = False) -> ClientSync:
         parts = build_parts(spec, self.settings.allow_models)
         frozen = spec.strategy.front_update == "never"
-        sync = ClientSync(self.store, spec.run.name, exchanged(parts.front, parts.tail, front_is_frozen=frozen))
+        if begins and not frozen:  # later on, the weights that a run began with are in its version 0
+            load_front(spec, parts.front, self.settings.front_weights)
+        held = client_side(spec, parts)
+        initial = exchanged(held, front_is_frozen=frozen)
+        sync = ClientSync(self.store, spec.run.name, initial, rule_of(spec, held))
         self.runs[spec.run.name] = sync
         return sync
+
+
+def rule_of(spec: RunSpec, parts: Mapping[str, nn.Module]) -> AverageRule:
+    """How the specification makes a version of the updates; `parts` are those that a client holds."""
+    strategy = spec.strategy
+    trained = (
+        f"{part}.{name}"
+        for part, module in parts.items()
+        for name, _ in module.named_parameters(remove_duplicate=False)  # a tied weight has two names in an update
+    )
+    return AverageRule(
+        average=strategy.average,
+        trim=strategy.trim,
+        optimizer=ServerOptimizer(**strategy.server_optimizer.model_dump()),
+        trained=frozenset(trained),
+        handed_on=strategy.traits.client_side == "handed-on",
+        seed=spec.run.seed,
+    )
 
 
 def create_replica(settings: FedServerSettings, store: Store) -> Replica:
@@ -95,6 +131,7 @@ def create_replica(settings: FedServerSettings, store: Store) -> Replica:
         weights=server.weights,
         status=server.status,
         update=server.update,
+        handed_on=server.handed_on,
         info=server.info,
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..core.rounds import ClientLost, DeadlinePassed, Event, Failed, missing
-from ..core.run_state import Phase, Status, quorum_of
+from ..core.commands import at_work, missing
+from ..core.rounds import ClientLost, DeadlinePassed, Event, Failed, TaskFailed, left_out
+from ..core.run_state import Phase, RunState, Status
 from .roster import CLIENT_LEASE_S, Roster
 from .run import Run
 
@@ -27,8 +28,15 @@ def due(run: Run, roster: Roster, now: float) -> list[Event]:
     return news or _end_of_patience(run, roster, now)
 
 
-def reason(run: Run, roster: Roster, client: str, now: float) -> str:
-    """Why a round goes on without a client."""
+def absences(run: Run, roster: Roster, event: Event, after: RunState, now: float) -> list[tuple[str, str]]:
+    """Whom the round goes on without from this step on, from the state that the run has to `after`; and why."""
+    if after.ended and after.status is not Status.FINISHED:
+        return []  # it does not go on
+    failed = [(event.task.client, f"failed: {event.reason}")] if isinstance(event, TaskFailed) else []
+    return failed + [(client, _reason(run, roster, client, now)) for client in left_out(run.state, after)]
+
+
+def _reason(run: Run, roster: Roster, client: str, now: float) -> str:
     if not roster.alive(client):
         return f"silent: last heard of {roster.silent_s(client):.0f} s ago"
     if now >= _deadline(run, roster):
@@ -49,15 +57,15 @@ def _end_of_patience(run: Run, roster: Roster, now: float) -> list[Event]:
     state, settings = run.state, run.spec.run
     if settings.deadline_s and not state.overdue:
         return []
-    late = missing(state)
+    late = at_work(state)
     quiet_s = now - run.progress_at
     if not settings.deadline_s:  # nobody said how long a round may take, so whoever is alive may still be at it
         quiet_s = min([quiet_s, *(roster.silent_s(client) for client in late)])
     if quiet_s < settings.give_up_s:
         return []
-    quorum = f"{len(state.trained)} of {len(state.clients)} clients have trained"
+    quorum = f"{len(state.trained)} of {len(state.chosen)} clients have trained"
     if state.phase is Phase.TRAINING:
-        quorum += f", the quorum is {quorum_of(settings.quorum, len(state.clients))}"
+        quorum += f", the quorum is {state.quorum or len(state.chosen)}"
     waited = f"no progress for {quiet_s:.0f} s (run.give_up_s) in {state.phase} of round {state.round}"
     return [Failed(f"{waited}: {quorum}; missing: {', '.join(_named(roster, client) for client in late)}")]
 

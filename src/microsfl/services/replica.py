@@ -41,7 +41,8 @@ class Replica:
 
     messages: path -> (type of the request, function to its answer). calls: path -> function from JSON to JSON.
     weights: (run, version or None for the newest) -> (version, weights file). status: run -> newest version and open
-    round. update: (run, round, client) -> what the client uploaded. info: figures for the coordinator.
+    round. update, handed_on: (run, round, client) -> what the client uploaded, without weights or the weights alone.
+    info: figures for the coordinator.
     """
 
     role: str
@@ -51,6 +52,7 @@ class Replica:
     status: Callable[[str], Json]
     info: Callable[[], Json]
     update: Callable[[str, int, str], bytes] = lambda *_: b""
+    handed_on: Callable[[str, int, str], bytes] = lambda *_: b""
     close: Callable[[], None] = lambda: None
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
 
@@ -89,10 +91,13 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
         version, content = await replica.run(replica.weights, run, _version(request.path_params["version"]))
         return Response(content, media_type=BINARY, headers={"x-microsfl-version": str(version)})
 
-    async def update(request: Request) -> Response:
-        run, client = (check_id(request.path_params[name], name) for name in ("run", "client"))
-        round_ = _number(request.path_params["round"], "Round")
-        return Response(await replica.run(replica.update, run, round_, client), media_type=BINARY)
+    def update_route(path: str, function: Callable[[str, int, str], bytes]) -> Route:
+        async def endpoint(request: Request) -> Response:
+            run, client = (check_id(request.path_params[name], name) for name in ("run", "client"))
+            round_ = _number(request.path_params["round"], "Round")
+            return Response(await replica.run(function, run, round_, client), media_type=BINARY)
+
+        return Route(path, endpoint)
 
     async def status(request: Request) -> Response:
         return JSONResponse(await replica.run(replica.status, check_id(request.path_params["run"], "run")))
@@ -111,7 +116,8 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
         Route("/v1/runs/{run}/versions/{version}/weights", weights),
     ]
     if "/v1/updates" in replica.messages:
-        routes.append(Route("/v1/runs/{run}/rounds/{round}/updates/{client}", update))
+        path = "/v1/runs/{run}/rounds/{round}/updates/{client}"
+        routes += [update_route(path, replica.update), update_route(f"{path}/weights", replica.handed_on)]
     return Starlette(routes=routes, exception_handlers=exception_handlers, lifespan=lifespan)
 
 

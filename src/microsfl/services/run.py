@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from ..core.rounds import left_out
 from ..core.run_state import Phase, RunState, Status, from_json, to_json
 from ..core.summary import summarize
 from ..errors import MicrosflError, StoreCorrupt
@@ -65,31 +64,32 @@ def load(records: Records, record: RunRecord, now: float) -> Run:
     return Run(spec, record.created_at, state, now, record.revision, rows, reports)
 
 
-def plan(run: Run, state: RunState, now: float, brought: Row, client: str | None, why: Callable[[str], str]) -> Step:
+def plan(
+    run: Run, state: RunState, now: float, brought: Row, client: str | None, without: Sequence[tuple[str, str]]
+) -> Step:
     """The step to `state`; `brought` are metrics that `client` reported or, without one, columns of the round.
 
-    `why` says for what reason a client is left out.
+    `without` are the clients that the round goes on without from now on, with the reasons.
     """
     rounds: dict[int, Row] = {}
     metrics: dict[tuple[int, str], Row] = {}
-    this = run.state.round
+    before, this = run.state, run.state.round
     if client is None:
         rounds[this] = dict(brought)
     elif brought:
         metrics[this, client] = brought
-    if _left(run.state, state, Phase.SYNCING):
+    if before.phase in (Phase.TRAINING, Phase.SYNCING) and state.phase is Phase.EVALUATING:
         versions = {"body_version": state.body_version, "client_version": state.client_version}
         rounds[this] = {**rounds.get(this, {}), "synced_at": now, **versions}
-    if _left(run.state, state, Phase.EVALUATING):
+    if before.phase is Phase.EVALUATING is not state.phase and state.status in (Status.RUNNING, Status.FINISHED):
         reports = {**run.reports, **{one: {**run.reports.get(one, {}), **row} for (_, one), row in metrics.items()}}
         rounds[this] = {"ended_at": now, **asdict(summarize(reports.values(), _seconds(run.rounds[this])))}
-    if out := left_out(run.state, state):
-        phase = run.state.phase
-        entries = [*absent(run.rounds[this]), *({"client": one, "phase": phase, "reason": why(one)} for one in out)]
-        rounds[this] = {**rounds.get(this, {}), "absent": json.dumps(entries)}
-    if run.state.status is Status.WAITING and state.phase is not None:
+    if without:
+        entries = [{"client": one, "phase": before.phase, "reason": reason} for one, reason in without]
+        rounds[this] = {**rounds.get(this, {}), "absent": json.dumps([*absent(run.rounds[this]), *entries])}
+    if before.status is Status.WAITING and state.phase is not None:
         rounds[state.round] = _begun(state, now, run.rounds.get(state.round, {}))
-    elif state.phase is Phase.TRAINING and run.state.phase is not Phase.TRAINING:
+    elif state.phase is Phase.TRAINING and before.phase is not Phase.TRAINING:
         rounds[state.round] = {"started_at": now}
     return Step(now, state, {round_: row for round_, row in rounds.items() if row}, metrics)
 
@@ -103,7 +103,7 @@ def absent(row: Row) -> list[Row]:
 def _begun(state: RunState, now: float, known: Row) -> Row:
     """Times of the first round that a run begins with, or goes on with: one that is adopted may be synced already."""
     if state.phase is Phase.TRAINING:
-        return {"started_at": now}
+        return {"started_at": now, "absent": None}  # who failed in it before the run was resumed is in it again
     row: Row = {"started_at": now}
     if state.phase is Phase.EVALUATING:
         row |= {"synced_at": now, "body_version": state.body_version, "client_version": state.client_version}
@@ -123,11 +123,6 @@ def take(run: Run, step: Step) -> None:
         run.progress_at = step.at
     run.state = step.state
     run.revision += 1
-
-
-def _left(before: RunState, after: RunState, phase: Phase) -> bool:
-    """The run went through the end of `phase`, rather than to its own end by failure or stop."""
-    return before.phase is phase is not after.phase and after.status in (Status.RUNNING, Status.FINISHED)
 
 
 def _seconds(row: Row) -> float:

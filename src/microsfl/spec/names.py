@@ -19,7 +19,7 @@ OPTIMIZERS = (
 )  # fmt: skip
 PARTITIONS = ("iid", "dirichlet-label", "dirichlet-size", "shards")
 DATASETS = ("digits", "mnist")
-MODELS = ("mlp", "cnn", "resnet18")
+MODELS = ("mlp", "linear-front", "cnn", "resnet18")
 REDUCTIONS = ("mean-batches", "mean-samples", "sum")
 SCHEDULES = ("constant", "cosine", "step")
 AVERAGES = ("mean", "median", "trimmed-mean")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from .strategy import StrategyTable
@@ -17,6 +18,10 @@ OF_THE_CUT = (
     "strategy.tail_update", "strategy.body_optimizer", "privacy.clip_norm", "privacy.noise_std",
 )  # fmt: skip
 OF_THE_AVERAGE = ("strategy.average", "strategy.server_optimizer")
+# (setting of the strategy, setting, value of it that the first one needs)
+OF_A_CHOICE = (
+    ("trim", "average", "trimmed-mean"), ("step_rounds", "schedule", "step"), ("step_factor", "schedule", "step"),
+)  # fmt: skip
 
 
 def senseless(traits: Traits, name: str) -> dict[str, str]:
@@ -34,6 +39,8 @@ def senseless(traits: Traits, name: str) -> dict[str, str]:
         found |= dict.fromkeys(OF_THE_AVERAGE, f"{name} hands the client-side weights on instead of averaging them")
     if not traits.federated or traits.pooled:
         found |= dict.fromkeys((*OF_THE_AVERAGE, "strategy.proximal_mu"), f"in {name} nothing is averaged")
+    if not traits.federated:
+        found["run.participants"] = f"in {name} every client trains for itself alone"
     if traits.pooled:
         found["run.participants"] = f"{name} has one client, with the data of all"
     if not traits.auxiliary:
@@ -66,16 +73,26 @@ def _problems(
         yield f"run.participants = {training} is more than data.clients = {clients}."
     if not run.managed and strategy.name != "filesync":
         yield f"strategy.name = '{strategy.name}' needs the coordinator to drive the rounds: use run.managed = true."
+    if not run.managed and (privacy.clip_norm or privacy.noise_std or model.front_weights):
+        yield (
+            "model.front_weights and privacy are for the clients that the coordinator drives; with run.managed = false "
+            "your own loop has the front and decides what it sends: leave them out."
+        )
     if strategy.average != "mean" and training < 3:
         yield (
             f"strategy.average = '{strategy.average}' of {training} clients is no more robust than their mean; it "
             "takes 3 or more, or average = 'mean'."
         )
     if strategy.average == "trimmed-mean" and int(strategy.trim * training) < 1:
+        enough = math.ceil(100 / training) / 100
         yield (
-            f"strategy.trim = {strategy.trim:g} of {training} clients cuts nobody off; use {1 / training:.2g} or more, "
-            "or average = 'mean'."
+            f"strategy.trim = {strategy.trim:g} of {training} clients cuts nobody off; use {enough:g} or more, or "
+            "average = 'mean'."
         )
+    for key, choice, needed in OF_A_CHOICE:
+        unused = getattr(strategy, key) != StrategyTable.model_fields[key].default
+        if unused and getattr(strategy, choice) != needed:
+            yield f"strategy.{key} means nothing without strategy.{choice} = '{needed}': leave it out."
     if strategy.staleness_discount and strategy.sync == "round":
         yield "strategy.staleness_discount needs strategy.sync = K: within a round nothing grows stale."
     if traits.auxiliary and strategy.front_update != "batch":

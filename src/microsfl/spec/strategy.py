@@ -33,12 +33,30 @@ class ServerOptimizerTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, known(SERVER_OPTIMIZERS, import_path=False)] = Field("none", description="Which one.")
-    lr: float = Field(1.0, gt=0, allow_inf_nan=False, description="Learning rate.")
+    lr: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="Learning rate; for FedAdam and FedYogi 0.01 unless it is given."
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="Momentum; for FedAvgM too.")
     beta2: float = Field(0.99, ge=0, lt=1, description="Of the second moment.")
     tau: float = Field(
         1e-3, gt=0, allow_inf_nan=False, description="Adaptivity: added to the root of the second moment."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lr_of_its_kind(cls, values: Any) -> Any:
+        """An adaptive step is about lr long in every coordinate, however small the average's: 1 would be far off."""
+        adaptive = isinstance(values, dict) and values.get("name") in ("FedAdam", "FedYogi")
+        return {"lr": 0.01, **values} if adaptive else values
+
+    @model_validator(mode="after")
+    def _uses_what_it_is_given(self) -> Self:
+        for key in {"none": ("lr", "beta1", "beta2", "tau"), "FedAvgM": ("beta2", "tau")}.get(self.name, ()):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key} means nothing with name = '{self.name}': leave it out, or choose another name."
+                )
+        return self
 
 
 class StrategyTable(Table):

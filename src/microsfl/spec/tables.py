@@ -68,7 +68,7 @@ class DataTable(Table):
 class ModelTable(Table):
     name: Annotated[str, known(MODELS, import_path=True)] = Field(
         "mlp",
-        description="mlp, cnn, resnet18, or package.module:function(input_shape, classes) -> nn.Module.",
+        description="mlp, linear-front, cnn, resnet18, or package.module:function(input_shape, classes) -> nn.Module.",
     )
     cut: Literal["auto"] | tuple[str, ...] = Field(
         "auto",

@@ -10,44 +10,52 @@ import contextlib
 import copy
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 
-from ..core.reduce import BodyState, OptimizerRule, Reduction, next_state
+from ..core.reduce import BodyState, StepRule
 from ..core.step import Gradients
 from ..core.unit import UnitKey
 from ..errors import InputError, NotFinite, StoreCorrupt
 from ..store.verbs import Store
-from ..wire.messages import Activations, Contribution, UnitMessage
+from ..wire.messages import Contribution, UnitMessage
 from ..wire.tensors import check_finite, decode, encode
-from . import keys
-from .commits import Chain, Commit, LeftOut, Taken
+from . import hand_over, keys
+from .commits import Chain, Commit, File, LeftOut, Taken
 from .seals import check_open, seal
 
-Cache = MutableMapping[tuple[str, int], BodyState]
+# (run, version), or (run, version, client) for a client's copy of a version.
+StateKey = tuple[str, int] | tuple[str, int, str]
+Cache = MutableMapping[StateKey, BodyState]
+State = TypeVar("State", bound=BodyState)
 
 
 @dataclass(frozen=True)
 class SyncRule:
-    """When contributions become a version, and how."""
+    """When contributions become a version, and how.
 
-    sync: Literal["round"] | int
-    reduce: str
+    commit_batches: once a round, or as soon as this many batches wait. turns: one client at a time trains, and each
+    contribution is a commit of its own, made before it is acknowledged. max_staleness: commits between the version of a
+    contribution and the one that takes it; more, and it is left out. unit: the most batches of a contribution.
+    """
+
+    commit_batches: Literal["round"] | int
+    turns: bool
     max_staleness: int
     unit: int
-    optimizer: OptimizerRule
+    step: StepRule
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What the next commit is to say about contributions."""
+    """What the next commit is to say about contributions. `state`: with what it took; None when it took none."""
 
     head: Commit
     round: int
-    closes: bool
     taken: tuple[Taken, ...]
     left_out: tuple[LeftOut, ...]
+    state: BodyState | None
 
 
 class BodySync:
@@ -55,7 +63,7 @@ class BodySync:
 
     Args:
         body: the body with the run's initial weights, on the device that computes.
-        cache: keeps versions by (run, version); what it drops is read again.
+        cache: keeps versions; what it drops is read again.
     """
 
     def __init__(self, store: Store, run: str, body: nn.Module, rule: SyncRule, cache: Cache) -> None:
@@ -82,7 +90,32 @@ class BodySync:
             VersionNotFound, StoreCorrupt.
         """
         known = self.cache.get((self.run, version))
-        return known if known is not None else self._keep(version, self._load(self.chain.get(version)))
+        return known if known is not None else self._keep((self.run, version), self._load(self.chain.get(version)))
+
+    def state_for(self, unit: UnitKey, version: int) -> tuple[StateKey, BodyState]:
+        """What a unit is computed with, and its key in the cache, where it may or may not be.
+
+        Raises:
+            VersionNotFound, StoreCorrupt.
+        """
+        return (unit.run, version), self.state(version)
+
+    def version_for(self, unit: UnitKey, version: int | None, at_least: int) -> int:
+        """The version to compute a unit with: what `pick` says.
+
+        A unit that is done already is computed again with the version of the first time, so that it gets the same
+        answer. With turns, what waits is committed first: the unit has to see it.
+
+        Raises:
+            VersionNotFound: when there is no such version.
+        """
+        if version is None:
+            done = self.contribution(unit)
+            if done is not None:
+                return done.version
+            if self.rule.turns:
+                self._commit_one_by_one(unit.round)
+        return self.pick(version, at_least)
 
     def pick(self, version: int | None, at_least: int) -> int:
         """The version to compute with: the one that is named, else the newest, which is `at_least` or newer.
@@ -124,22 +157,6 @@ class BodySync:
         except FileNotFoundError:
             return None
 
-    def hand_over(self, message: Activations) -> None:
-        """Store the activations of a unit, for whichever replica gets the backward."""
-        self.store.put(keys.activations(message.key), message.pack(hashed=True))
-
-    def activations(self, key: UnitKey) -> Activations | None:
-        """The activations of a unit that some replica handed over; None when there are none that can be used."""
-        try:
-            found = Activations.unpack(self.store.get(keys.activations(key)), hashed=True)
-            return found if found.key == key else None
-        except (FileNotFoundError, InputError):  # a torn copy is as good as none: the client sends them again
-            return None
-
-    def forget_activations(self, key: UnitKey) -> None:
-        """Remove the hand-over copy; the contribution made it needless."""
-        self.store.delete(keys.activations(key))
-
     def close(self, round_: int) -> Commit:
         """Commit what waits in the round and end it. Doing so again gives the same commit.
 
@@ -151,33 +168,52 @@ class BodySync:
             if closing is not None:
                 return closing
             seal(self.store, self.run, round_)
-            self._commit(round_, self._waiting(round_), closes=True)
-            self._forget_round(round_)
+            if self.rule.turns:
+                self._commit_one_by_one(round_)
+            self._commit(round_, [] if self.rule.turns else self._waiting(round_), closes=True)
+            hand_over.forget_round(self.store, self.run, round_)
 
-    def _forget_round(self, round_: int) -> None:
-        for key in self.store.list(keys.activations_of_round(self.run, round_)):
-            self.store.delete(key)
+    def commit_if_due(self, unit: UnitKey, batches: int) -> None:
+        """Commit what is due; called after each contribution, of `batches` batches, and before its answer.
 
-    def commit_if_due(self, round_: int, batches: int) -> None:
-        """With `sync = K`, commit once K batches wait; called after each contribution, of `batches` batches.
-
-        Listing the store each time would cost more than the commit. It is done when this process has contributed its
-        share of half of what was missing at the last listing, as far as its share can be told from what came since.
-        With one replica that makes O(log K) listings a commit and none late; with several, some may be late.
+        With turns that is the contribution. With `sync = K` it is what waits, once it has K batches. Listing the store
+        each time would cost more than the commit. It is done when this process has contributed its share of half of
+        what was missing at the last listing, as far as its share can be told from what came since. With one replica
+        that makes O(log K) listings a commit and none late; with several, some may be late.
         """
-        if self.rule.sync == "round":
+        due = self.rule.commit_batches
+        if due == "round":
+            return
+        if self.rule.turns:
+            self._commit_alone(unit)
             return
         self._own += batches
         if self._own < self._look_after:
             return
-        waiting = self._waiting(round_)
-        present = sum(self._batches(unit) for unit in waiting)
+        waiting = self._waiting(unit.round)
+        present = sum(self._batches(one) for one in waiting)
         share = self._own / max(self._own, present - self._present)
-        if present >= self.rule.sync:
-            self._commit(round_, waiting, closes=False)
+        if present >= due:
+            self._commit(unit.round, waiting, closes=False)
             present = 0
         self._own, self._present = 0, present
-        self._look_after = max(1, int((self.rule.sync - present) * share / 2))
+        self._look_after = max(1, int((due - present) * share / 2))
+
+    def _commit_one_by_one(self, round_: int) -> None:
+        """Commit what waits, in sorted order, each contribution in a commit of its own.
+
+        Something waits only where a replica died between a contribution and its commit, and whoever sent it did not
+        ask again: whatever is computed next has to see it.
+        """
+        for unit in self._waiting(round_):
+            self._commit_alone(unit)
+
+    def _commit_alone(self, unit: UnitKey) -> None:
+        """See to it that a commit has this contribution and no other, unless the round is over."""
+        tried = -1
+        while (head := self.chain.head()).version > tried and head.open_round == unit.round:
+            tried = head.version  # a try that does not move the chain on is of no use again
+            self._commit(unit.round, [unit], closes=False)
 
     def _commit(self, round_: int, waiting: list[UnitKey], *, closes: bool) -> None:
         """Try to create the next version from `waiting`; when another process was first, nothing has changed."""
@@ -185,46 +221,58 @@ class BodySync:
         if head.open_round != round_:
             return
         settled = self.chain.settled(round_)
-        reduction = Reduction(self.rule.reduce)
+        units = [unit for unit in waiting if (unit.client, unit.unit) not in settled]
+        if not units and not closes:
+            return
+        try:
+            draft = self._draft(head, round_, units)
+        except FileNotFoundError:
+            return  # another process has committed it since, and it was cleaned up: whoever closes looks again
+        self._create(draft, closes=closes)
+
+    def _draft(self, head: Commit, round_: int, units: list[UnitKey]) -> Draft:
+        """What is to follow `head`, from these contributions.
+
+        Raises:
+            FileNotFoundError: when one of them is not there any more.
+        """
+        reduction = self.rule.step.reduction()
         taken: list[Taken] = []
         left_out: list[LeftOut] = []
-        for unit in waiting:
-            if (unit.client, unit.unit) in settled:
-                continue
-            try:
-                one = self._read(unit)
-            except FileNotFoundError:
-                return  # another process has committed it since, and it was cleaned up: whoever closes looks again
+        for unit in units:
+            one = self._read(unit)
             age = head.version - one.version
-            if age > self.rule.max_staleness:
-                left_out.append(_left_out(one, age, self.rule.max_staleness))
+            if age > self.rule.max_staleness and not self.rule.turns:
+                left_out.append(_too_old(one, age, self.rule.max_staleness))
             else:
-                reduction.add(one.gradients, one.buffers, batches=one.batches, samples=one.samples)
-                taken.append(_taken(one))
-        if taken or left_out or closes:
-            draft = Draft(head, round_, closes, tuple(taken), tuple(left_out))
-            self._create(draft, reduction)
+                counts = {"batches": one.batches, "samples": one.samples, "staleness": age}
+                reduction.add(one.gradients, one.buffers, **counts)
+                taken.append(as_taken(one))
+        state = self.rule.step.next_state(self.state(head.version), reduction, round_) if taken else None
+        return Draft(head, round_, tuple(taken), tuple(left_out), state)
 
-    def _create(self, draft: Draft, reduction: Reduction) -> None:
-        head, number = draft.head, draft.head.version + 1
-        state, weights, optimizer = self.state(head.version), head.weights, head.optimizer
-        if draft.taken:
-            state = next_state(state, reduction, self.rule.optimizer)
-            _check_converging(state, number)
+    def _create(self, draft: Draft, *, closes: bool) -> None:
+        head, number, state = draft.head, draft.head.version + 1, draft.state
+        weights, optimizer = head.weights, head.optimizer
+        if state is not None:
+            check_converging(state, number)
             weights = self.chain.write(number, "weights", encode(state.body.state_dict()))
-            optimizer = self.chain.write(number, "optimizer", encode(state.tensors, {"scalars": state.scalars}))
+            optimizer = self._write_optimizer(number, state)
         commit = Commit(
             version=number,
             parent=head.version,
             round=draft.round,
-            closes=draft.closes,
+            closes=closes,
             weights=weights,
             optimizer=optimizer,
             contributions=draft.taken,
             left_out=draft.left_out,
         )
         if self.chain.create(commit):
-            self._keep(number, state)
+            self._keep((self.run, number), state if state is not None else self.state(head.version))
+
+    def _write_optimizer(self, number: int, state: BodyState) -> File | None:
+        return self.chain.write(number, "optimizer", encode(state.tensors, {"scalars": state.scalars}))
 
     def _waiting(self, round_: int) -> list[UnitKey]:
         """Units of the round whose contributions no commit lists, in sorted order."""
@@ -258,22 +306,23 @@ class BodySync:
         packet = decode(self.chain.read(commit.optimizer))
         return BodyState(body, packet.tensors, packet.fields["scalars"])
 
-    def _keep(self, version: int, state: BodyState) -> BodyState:
+    def _keep(self, key: StateKey, state: State) -> State:
         with contextlib.suppress(ValueError):  # larger than the whole cache
-            self.cache[self.run, version] = state
+            self.cache[key] = state
         return state
 
 
-def _taken(one: Contribution) -> Taken:
+def as_taken(one: Contribution) -> Taken:
     return Taken(client=one.client, unit=one.unit, batches=one.batches, samples=one.samples, version=one.version)
 
 
-def _left_out(one: Contribution, age: int, limit: int) -> LeftOut:
+def _too_old(one: Contribution, age: int, limit: int) -> LeftOut:
     reason = f"computed on version {one.version}, {age} commits before; max_staleness is {limit}"
     return LeftOut(client=one.client, unit=one.unit, reason=reason)
 
 
-def _check_converging(state: BodyState, version: int) -> None:
+def check_converging(state: BodyState, version: int) -> None:
+    """Raises NotFinite when a version that is to be has a value that is not finite."""
     for name, tensor in state.body.state_dict().items():
         try:
             check_finite(name, tensor)

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 
-from ..core.reduce import fedavg
+from ..core.average import average
+from ..core.server_optimizer import ServerOptimizer
 from ..core.step import Tensors, check_like
-from ..errors import ClientNotFound, InputError, StoreCorrupt, TensorMismatch
+from ..core.turns import chosen
+from ..errors import ClientNotFound, InputError, NotFinite, StoreCorrupt, TensorMismatch
 from ..store.verbs import Store
 from ..wire.messages import Update
-from ..wire.tensors import encode
+from ..wire.tensors import check_finite, decode, encode
 from . import keys
 from .commits import Chain, Commit, LeftOut, Taken
 from .seals import check_open, seal
+
+
+@dataclass(frozen=True)
+class AverageRule:
+    """How the updates of a round become a version.
+
+    average, trim: see `core.average`. optimizer: steps on the average; `trained` names the weights that it steps, the
+    others take the average. handed_on: nothing is averaged, the update of who trained last is the version; `seed`
+    draws the order in which clients take turns.
+    """
+
+    average: str = "mean"
+    trim: float = 0.1
+    optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
+    trained: frozenset[str] = frozenset()
+    handed_on: bool = False
+    seed: int = 0
 
 
 class ClientSync:
@@ -22,10 +42,11 @@ class ClientSync:
         initial: the weights that clients exchange, named front.<…> and tail.<…>, as the run starts with them.
     """
 
-    def __init__(self, store: Store, run: str, initial: Tensors) -> None:
+    def __init__(self, store: Store, run: str, initial: Tensors, rule: AverageRule) -> None:
         self.store = store
         self.run = run
         self.initial = initial
+        self.rule = rule
         self.chain = Chain(store, run, keys.CLIENT)
 
     def initialize(self) -> Commit:
@@ -66,48 +87,67 @@ class ClientSync:
                 return self._read(commit.round, client).model_copy(update={"weights": {}}).pack(hashed=True)
         raise ClientNotFound(f"Client '{client}' has no update in run '{self.run}' up to round {round_}.")
 
-    def aggregate(self, round_: int, clients: list[str]) -> Commit:
-        """Commit the average of these clients' updates, weighted by samples. Doing so again gives the same commit.
+    def handed_on(self, round_: int, client: str) -> bytes:
+        """The weights of the client's update in exactly this round, in the format of a weights file.
+
+        Raises:
+            ClientNotFound: when it is not there.
+            StoreCorrupt: when it is damaged.
+        """
+        return encode(self._read(round_, client).weights)
+
+    def aggregate(self, round_: int, clients: Collection[str], last: str | None = None) -> Commit:
+        """Commit what these clients' updates give by the rule. Doing so again gives the same commit.
 
         With no client named, the round is sealed and every update that it has counts: so a coordinator goes on that no
         longer knows who took part.
 
+        Args:
+            last: where weights are handed on, who trained last; None: whose turn came last among the clients.
+
         Raises:
+            InputError: when `last` is none of the clients.
             ClientNotFound: when a client has no update in the round.
             RoundNotFound: when the round before is still open.
+            NotFinite: when the server optimizer diverges.
         """
         while True:
             closing = self.chain.closing(round_)
             if closing is not None:
                 return closing
-            for client in clients:
+            if last is not None and last not in (clients or [last]):
+                raise InputError(f"'{last}' trained last, but is none of the clients {sorted(clients)[:8]}.")
+            for client in (*clients, *filter(None, [last])):
                 self._check_uploaded(round_, client)
             if not clients and not self._uploaded(round_):
                 raise ClientNotFound(f"Round {round_} of run '{self.run}' has no update from any client.")
             seal(self.store, self.run, round_)
-            self._commit(round_, sorted(clients) or self._uploaded(round_))
+            self._commit(round_, sorted(set(clients)) or self._uploaded(round_), last)
 
-    def _commit(self, round_: int, clients: list[str]) -> None:
+    def _commit(self, round_: int, clients: list[str], last: str | None) -> None:
         head = self.chain.head()
         if head.open_round != round_:
             return
         taken: list[Taken] = []
 
-        def updates() -> Iterator[tuple[Tensors, int]]:
+        def updates() -> Iterator[Update]:
             """One at a time: all of them together may not fit into memory."""
             for client in clients:
                 update = self._read(round_, client)
                 taken.append(Taken(client=client, unit=0, batches=1, samples=update.samples, version=head.version))
-                yield update.weights, update.samples
+                yield update
 
-        weights = self.chain.write(head.version + 1, "weights", encode(fedavg(updates())))
+        last = last or chosen(self.rule.seed, round_, clients, len(clients), turns=True)[-1]
+        weights, state = self._next(head, updates(), last)
+        number = head.version + 1
         self.chain.create(
             Commit(
-                version=head.version + 1,
+                version=number,
                 parent=head.version,
                 round=round_,
                 closes=True,
-                weights=weights,
+                weights=self.chain.write(number, "weights", encode(weights)),
+                optimizer=self.chain.write(number, "optimizer", encode(state)) if state else None,
                 contributions=tuple(taken),
                 left_out=tuple(
                     LeftOut(client=client, unit=0, reason="not asked for in this round")
@@ -116,6 +156,29 @@ class ClientSync:
                 ),
             )
         )
+
+    def _next(self, head: Commit, updates: Iterator[Update], last: str) -> tuple[Tensors, Tensors]:
+        """(weights, state of the server optimizer) of the version after `head`; takes all of `updates`."""
+        if self.rule.handed_on:
+            weights: Tensors = {}
+            for one in updates:
+                weights = one.weights if one.client == last else weights
+            return weights, {}
+        mean = average(self.rule.average, ((one.weights, one.samples) for one in updates), self.rule.trim)
+        if self.rule.optimizer.name == "none":
+            return mean, {}
+        before = decode(self.chain.read(head.weights)).tensors
+        state = {} if head.optimizer is None else decode(self.chain.read(head.optimizer)).tensors
+        weights, state = self.rule.optimizer.step(before, mean, state, self.rule.trained)
+        for name, tensor in (*weights.items(), *state.items()):
+            try:
+                check_finite(name, tensor)
+            except NotFinite:
+                raise NotFinite(
+                    f"The client-side '{name}' would not be finite in version {head.version + 1}: training diverges. "
+                    "A smaller strategy.server_optimizer.lr may help."
+                ) from None
+        return weights, state
 
     def _uploaded(self, round_: int) -> list[str]:
         """Clients that have an update in the round, sorted."""
@@ -132,7 +195,7 @@ class ClientSync:
         try:
             update = Update.unpack(self.store.get(path), hashed=True)
         except FileNotFoundError:
-            raise ClientNotFound(f"'{path}' is not there any more.") from None
+            raise ClientNotFound(f"'{path}' is not there, or not any more.") from None
         except InputError as error:
             raise StoreCorrupt(f"'{path}' cannot be read: {error}") from None
         if (update.run, update.round, update.client) != (self.run, round_, client):

@@ -27,6 +27,12 @@ class Mlp(nn.Sequential):
     default_cut: ClassVar[tuple[str, str]] = ("fc1", "relu2")
 
 
+class LinearFront(nn.Sequential):
+    """Stages flatten, fc1 | fc2, relu | fc3."""
+
+    default_cut: ClassVar[tuple[str, str]] = ("fc1", "relu")
+
+
 class Cnn(nn.Sequential):
     """Stages conv1, relu1, pool1 | conv2, relu2, pool2, flatten, fc1, relu3 | fc2."""
 
@@ -88,6 +94,24 @@ def mlp(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     )
 
 
+def linear_front(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A linear projection to 64 features and a network of one hidden layer on them, for samples of any shape.
+
+    [n, *input_shape] -> logits [n, classes]. Unlike in `mlp`, nothing stands between the first two linear layers: the
+    front can only choose a subspace of the input, which is what makes it worth training against an adversary.
+    """
+    features = torch.Size(input_shape).numel()
+    return LinearFront(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(features, 64),
+            fc2=nn.Linear(64, 64),
+            relu=nn.ReLU(),
+            fc3=nn.Linear(64, classes),
+        )
+    )
+
+
 def cnn(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """Two convolutions and two linear layers, for images of any channels and at least 2x2 pixels.
 
@@ -139,7 +163,7 @@ def resnet18(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     return model
 
 
-ZOO: dict[str, Factory] = {"mlp": mlp, "cnn": cnn, "resnet18": resnet18}
+ZOO: dict[str, Factory] = {"mlp": mlp, "linear-front": linear_front, "cnn": cnn, "resnet18": resnet18}
 
 
 def build_model(

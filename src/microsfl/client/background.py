@@ -1,0 +1,46 @@
+"""Jobs that need not be waited for, done in the order in which they come."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+
+class Background:
+    """One thread for as long as a `with` block lasts; leaving drops the jobs that have not begun.
+
+    Args:
+        in_flight: jobs that may be unfinished at a time; `put` waits for the oldest when there are more. 0: no thread,
+            each job is done before `put` returns.
+    """
+
+    def __init__(self, in_flight: int) -> None:
+        self.in_flight = in_flight
+        self._thread = ThreadPoolExecutor(1, "background") if in_flight else None
+        self._jobs: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def put(self, job: Callable[[], None]) -> None:
+        """Do `job` after those before it. Raises what one of these raised."""
+        if self._thread is None:
+            job()
+            return
+        while len(self._jobs) >= self.in_flight:
+            self._jobs.popleft().result()
+        self._jobs.append(self._thread.submit(job))
+
+    def wait(self) -> None:
+        """Until all jobs are done. Raises what the first that failed raised."""
+        while self._jobs:
+            self._jobs.popleft().result()

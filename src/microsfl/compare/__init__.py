@@ -1,0 +1,1 @@
+"""`microsfl compare`: strategies side by side on identical data and identical initial weights."""

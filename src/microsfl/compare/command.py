@@ -1,0 +1,119 @@
+"""`microsfl compare`: from a configuration file to a folder with tables and plots."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InputError, OperationError
+from ..launch.preflight import resolve
+from ..launch.run_folder import default_path
+from ..launch.training import signals_unwind
+from .config import Comparison
+from .folder import CompareFolder
+from .grid import Cell, cells
+from .progress import Display, progress
+
+# A result that is kept when a comparison goes on; whatever else went wrong may go right the next time.
+SETTLED = ("finished", "diverged")
+
+Json = dict[str, Any]
+
+
+def compare(comparison: Comparison, output: Path | None, *, jobs: int | None, services: bool) -> int:
+    """Run every cell that is not finished, and write tables and plots; the exit code.
+
+    Args:
+        output: a new or empty folder, or that of the same comparison, to go on with it; default:
+            runs/compare-<date>-<time>.
+        jobs: simulations at a time; None: as many as cores. services: real services instead, a cell at a time.
+
+    Returns:
+        0, or 1 when not a single cell finished.
+
+    Raises:
+        InputError: when something is wrong with any cell or the folder; nothing has run then.
+    """
+    _check_matplotlib()
+    grid = cells(comparison)
+    _check(grid)
+    how = "services" if services else "simulated"
+    folder = CompareFolder(output or default_path("compare"), {"how": how, **comparison.values})
+    found = {cell.id: folder.result(cell.id) for cell in grid}
+    results = {name: one for name, one in found.items() if one is not None and one["state"] in SETTLED}
+    tasks = [cell for cell in grid if cell.id not in results]
+    with signals_unwind(), progress(grid, results, live=not services) as display:
+        run = _Run(folder, results, display)
+        if services:
+            _with_services(tasks, folder, run)
+        else:
+            from ..launch.federation import cores
+            from .workers import simulate_all
+
+            simulate_all([(cell.id, cell.spec) for cell in tasks], jobs or cores(), display.round_over, run.over)
+    _write(folder, grid, results, comparison.compare.target_accuracy, how)
+    click.echo(f"  results in {folder.path}")
+    return 0 if any(one["state"] == "finished" for one in results.values()) else 1
+
+
+class _Run:
+    """Takes the cells' results as they come."""
+
+    def __init__(self, folder: CompareFolder, results: dict[str, Json], display: Display) -> None:
+        self.folder, self.results, self.display = folder, results, display
+
+    def over(self, cell: str, result: Json, metrics: Sequence[Json]) -> None:
+        self.folder.write_result(cell, result, metrics)
+        self.results[cell] = result
+        self.display.cell_over(cell, result)
+
+
+def _with_services(tasks: Sequence[Cell], folder: CompareFolder, run: _Run) -> None:
+    from .execute import result_of, with_services
+
+    for cell in tasks:
+        run.over(cell.id, *result_of(cell.id, cell.spec, with_services(folder.fresh_run(cell.id))))
+
+
+def _check(grid: Sequence[Cell]) -> None:
+    """Rehearse every cell. Raises InputError, naming the first with which something is wrong."""
+    from ..launch.rehearsal import rehearse
+    from ..zoo.datasets import Data, load_data
+    from .markdown import describe
+
+    loaded: dict[tuple[str, str | None], Data] = {}
+    for cell in grid:
+        try:
+            spec = resolve(cell.spec)
+            source = (spec.data.dataset, spec.data.path)
+            if source not in loaded:
+                loaded[source] = load_data(*source)
+            rehearse(spec, loaded[source])
+        except InputError as error:
+            raise type(error)(f"{describe(cell)}: {error}") from None
+
+
+def _write(
+    folder: CompareFolder, grid: Sequence[Cell], results: dict[str, Json], target: float | None, how: str
+) -> None:
+    """The tables, on standard output too, and the plots."""
+    from .markdown import print_comparison, to_markdown
+    from .plots import write_plots
+    from .report import CELL_COLUMNS, LONG_COLUMNS, TABLE_COLUMNS, cell_rows, long_rows, table_rows
+
+    rows = table_rows(grid, results, target)
+    folder.write_rows("table.csv", TABLE_COLUMNS, rows)
+    folder.write_rows("cells.csv", CELL_COLUMNS, cell_rows(grid, results, target))
+    folder.write_rows("rounds.csv", LONG_COLUMNS, long_rows(grid, results))
+    folder.write_text("table.md", to_markdown(grid, rows, results, how))
+    write_plots(folder.path / "plots", grid, results)
+    print_comparison(grid, rows, results)
+
+
+def _check_matplotlib() -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        raise OperationError("`microsfl compare` draws its plots with matplotlib: pip install 'microsfl[run]'.")

@@ -1,0 +1,91 @@
+"""Averages of named tensors: the streamed weighted mean, and the client-side averages built on it or instead of it.
+
+Sums are kept in float64 and streamed, one contribution at a time: the rounding of a mean over thousands of float32
+files stays below that of one float32 addition, and a mean over a single one is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidSetting, TensorMismatch
+from .step import Tensors
+
+
+class WeightedMean:
+    """Σ wᵢ·tᵢ ÷ Σ wᵢ over sets of named tensors, in the order in which they come.
+
+    Integer and bool tensors (BatchNorm's batch counter, say) are averaged likewise and rounded to the nearest.
+    """
+
+    def __init__(self) -> None:
+        self.sums: Tensors = {}
+        self.dtypes: dict[str, torch.dtype] = {}
+        self.weight = 0.0
+
+    def add(self, tensors: Mapping[str, Tensor], weight: float) -> None:
+        """Take in one set; a name that other sets lack counts as zero there.
+
+        Raises:
+            TensorMismatch: when a tensor has another shape than the same name had before.
+        """
+        self.weight += weight
+        for name, tensor in tensors.items():
+            term = tensor.detach().to("cpu", torch.float64) * weight
+            if name not in self.sums:
+                self.sums[name], self.dtypes[name] = term, tensor.dtype
+            elif self.sums[name].shape != term.shape:
+                raise TensorMismatch(f"'{name}' came as {list(term.shape)} and as {list(self.sums[name].shape)}.")
+            else:
+                self.sums[name] += term
+
+    def result(self, divisor: float | None = None) -> Tensors:
+        """The mean, or the sum over `divisor`, in each tensor's first dtype."""
+        over = self.weight if divisor is None else divisor
+        return {name: cast_back(total / over, self.dtypes[name]) for name, total in self.sums.items()}
+
+
+def average(kind: str, updates: Iterable[tuple[Tensors, int]], trim: float) -> Tensors:
+    """Client-side weights of several clients as one set, in the dtypes of the first client's.
+
+    mean: weighted by samples (McMahan et al. 2017, arXiv:1602.05629, alg. 1); holds one update at a time.
+    median, trimmed-mean: by coordinate, every client alike (Yin et al. 2018, arXiv:1803.01498, definitions 1 and 2);
+    both hold all updates in memory at once. The median of an even number is the mean of the two in the middle; the
+    trimmed mean leaves out the floor(trim · n) smallest and largest of n values.
+
+    Args:
+        updates: (named tensors, samples that the client trained on), one or more, in an order that is always the same.
+        trim: share of the clients that the trimmed mean cuts off at either end, below 0.5.
+
+    Raises:
+        InvalidSetting: for an average that does not exist.
+        TensorMismatch: when clients have other names or shapes.
+    """
+    if kind == "mean":
+        mean = WeightedMean()
+        for tensors, samples in updates:
+            mean.add(tensors, float(samples))
+        return mean.result()
+    if kind not in ("median", "trimmed-mean"):
+        raise InvalidSetting(f"strategy.average = '{kind}' is not mean, median or trimmed-mean.")
+    held = [tensors for tensors, _ in updates]
+    most = (len(held) - 1) // 2  # with the most cut off, the median is left
+    cut = most if kind == "median" else min(int(trim * len(held)), most)
+    return {name: _middle(name, held, cut) for name in held[0]}
+
+
+def _middle(name: str, held: list[Tensors], cut: int) -> Tensor:
+    """Mean of each coordinate of the tensor `name` without its `cut` smallest and largest values; [shape of one]."""
+    shapes = {tuple(one[name].shape) if name in one else None for one in held}
+    if len(shapes) != 1:
+        raise TensorMismatch(f"'{name}' is not of one shape with all clients: {sorted(map(str, shapes))}.")
+    values = torch.stack([one[name].detach().to("cpu", torch.float64) for one in held]).sort(dim=0).values
+    return cast_back(values[cut : len(held) - cut].mean(dim=0), held[0][name].dtype)
+
+
+def cast_back(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A float64 result in the dtype of what went into it; rounded to the nearest for integers and bools."""
+    return (tensor if dtype.is_floating_point else tensor.round()).to(dtype)

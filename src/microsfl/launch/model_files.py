@@ -1,0 +1,32 @@
+"""The trained model as the files of a run folder."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..core.cut import Parts
+from ..wire.tensors import decode, encode
+
+
+def model_files(body: bytes | None, exchanged: bytes | None, initial: Parts) -> dict[str, bytes]:
+    """The content of front, body and tail's safetensors files; of the tail alone where it is the whole model.
+
+    Args:
+        body: the weights file of its last commit, kept as it is, so that its hash is the commit's. None: the strategy
+            does not cut the model.
+        exchanged: the weights file of what clients exchange, named front.<…> and tail.<…>. None: the weights never
+            leave the clients, and there is no model.
+        initial: the model as the run began; a part that is not exchanged is as it was then.
+    """
+    if exchanged is None:
+        return {}
+    tensors = decode(exchanged).tensors
+    tail = encode(_named(tensors, "tail."))
+    if body is None:
+        return {"tail": tail}
+    front = _named(tensors, "front.") or dict(initial.front.state_dict())
+    return {"front": encode(front), "body": body, "tail": tail}
+
+
+def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
