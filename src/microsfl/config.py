@@ -141,7 +141,7 @@ class ClientSettings(ProcessSettings):
     spread: Literal["sticky", "random"] = Field(
         "sticky", description="Which replica to ask: mostly the same one, or any, at random, each time."
     )
-    retry_s: float = Field(60, gt=0, description="Seconds to keep trying when no server answers.")
+    retry_s: float = Field(600, gt=0, description="Seconds to keep trying when no server answers.")
 
     @model_validator(mode="after")
     def _ids_differ(self) -> Self:

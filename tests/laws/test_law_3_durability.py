@@ -126,9 +126,7 @@ def test_law_3_a_client_that_comes_back_replays_its_round(phase: str) -> None:
     if phase == "uploaded":
         world.trainers["c1"].train(world.task("c1", 1))
     else:
-        generator = world.trainers["c1"]._units(1)
-        world.trainers["c1"]._begin(world.task("c1", 1))
-        world.trainers["c1"]._unit(next(generator), world.chain.head().version)
+        next(world.trainers["c1"].steps(world.task("c1", 1)))
     world.join("c1", world.data["c1"])
     world.round(1)
     world.round(2)

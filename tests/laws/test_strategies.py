@@ -74,3 +74,13 @@ def test_with_one_client_these_are_all_the_same_training(name: str) -> None:
     body = {} if name in ("fedavg", "centralized") else {"body_optimizer": SGD}
     plain = run({"name": "centralized", "client_optimizer": SGD})
     assert_equal(run({"name": name, "client_optimizer": SGD, **body, **sync}), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["filesync", "sl"])
+def test_a_frozen_front_means_the_same_with_a_cut_and_without(name: str) -> None:
+    """So that a comparison on features that nobody trains compares the training of the rest."""
+    sync = {"sync": 1} if name == "filesync" else {}
+    frozen = {"front_update": "never", "unit": 1, "client_optimizer": SGD}
+    without_a_cut = run({"name": "centralized", **frozen})
+    assert_equal(run({"name": name, "body_optimizer": SGD, **frozen, **sync}), without_a_cut, atol=1e-6)
+    assert without_a_cut.model.keys() == {"front", "tail"}

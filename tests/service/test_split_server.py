@@ -86,20 +86,40 @@ def test_a_backward_without_cut_layer_gradients_contributes_the_same(held: bool)
     assert all(torch.equal(first.gradients[name], tensor) for name, tensor in second.gradients.items())
 
 
-def test_the_settings_of_the_step_reach_the_commit() -> None:
-    """Clipping, schedule and discount: one step of plain SGD on a known gradient says what each one did."""
+def moved(server: SplitServer, version: int) -> float:
+    """How far the body moved from the version before to this one."""
+    before, after = (decode(server.weights("toy", number)[1]).tensors for number in (version - 1, version))
+    return sum(float((after[name] - tensor).square().sum()) for name, tensor in before.items()) ** 0.5
 
-    def moved(**strategy: Any) -> float:
-        sgd = {"name": "SGD", "lr": 1.0}
-        server = server_of(spec_of(run={"rounds": 4}, strategy={"body_optimizer": sgd, **strategy}))
-        server.backward(Backward(**about(0), version=0, gradients={"0": torch.ones(8, 4)}))
-        if strategy.get("staleness_discount"):  # one more commit in between, without a gradient to speak of
-            server.runs["toy"].sync._commit(0, [], closes=False)
+
+def backward(server: SplitServer, unit: int) -> None:
+    server.backward(Backward(**about(unit), version=0, gradients={"0": torch.ones(8, 4)}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "factor"),
+    [({"clip_norm": 1000.0}, 1.0), ({"clip_norm": 0.5}, None), ({"warmup_rounds": 2}, 0.5)],
+    ids=["not clipped", "clipped", "in the warm-up"],
+)
+@pytest.mark.parametrize("name", ["filesync", "sflv1", "sflv2"])
+def test_bound_and_schedule_reach_the_step(name: str, settings: dict[str, Any], factor: float | None) -> None:
+    """Plain SGD at rate 1 moves the body as far as its gradient is long."""
+    lengths = []
+    for given in ({}, settings):
+        optimizer = {"name": "SGD", "lr": 1.0}
+        server = server_of(spec_of(run={"rounds": 4}, strategy={"name": name, "body_optimizer": optimizer, **given}))
+        backward(server, 0)
         server.reduce({"run": "toy", "round": 0})
-        before, after = (decode(server.weights("toy", version)[1]).tensors for version in (0, 1))
-        return sum(float((after[name] - tensor).square().sum()) for name, tensor in before.items()) ** 0.5
+        lengths.append(moved(server, 1))
+    assert lengths[1] == pytest.approx(lengths[0] * factor if factor else 0.5, rel=1e-5)
+    assert lengths[0] > 1
 
-    plain = moved()
-    assert moved(clip_norm=2 * plain) == plain
-    assert moved(clip_norm=plain / 4) == pytest.approx(plain / 4, rel=1e-5)
-    assert moved(warmup_rounds=2) == pytest.approx(plain / 2, rel=1e-5)
+
+def test_the_discount_of_stale_contributions_reaches_the_step() -> None:
+    optimizer = {"name": "SGD", "lr": 1.0}
+    strategy = {"sync": 1, "max_staleness": 5, "staleness_discount": 0.5, "body_optimizer": optimizer}
+    server = server_of(spec_of(strategy=strategy))
+    for unit in range(3):
+        backward(server, unit)  # the same gradient, 0, 1 and 2 versions old
+    lengths = [moved(server, version) for version in (1, 2, 3)]
+    assert [length / lengths[0] for length in lengths] == pytest.approx([1, 2**-0.5, 3**-0.5], rel=1e-5)

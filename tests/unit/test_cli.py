@@ -25,7 +25,7 @@ from microsfl.spec import RunSpec
 
 Settings = TypeVar("Settings", bound=ProcessSettings)
 
-COMMANDS = ("run", "config", "coordinator", "split-server", "fed-server", "client")
+COMMANDS = ("run", "compare", "config", "coordinator", "split-server", "fed-server", "client")
 
 HELP_OF_ALL = """
 import sys

@@ -91,12 +91,12 @@ class SplitBody:
 
 @dataclass(frozen=True)
 class Whole:
-    """No cut: the whole model is the tail, and nothing is sent."""
+    """No cut: the tail is the whole model, or all of it behind a frozen front, and nothing is sent."""
 
     model: LocalModel
 
     def train(self, unit: Unit) -> list[float]:
-        return self.model.tail_step(unit, {"0": torch.cat(unit.x)}, ()).losses
+        return self.model.tail_step(unit, _detached(self.model.forward(unit)), ()).losses
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,9 @@ def _drop(values: Values, table: MethodTable, strategy: str) -> Iterator[tuple[s
     """
     if strategy not in TRAITS:
         return
-    for setting, why in senseless(TRAITS[strategy], strategy).items():
+    of_base = values.get("strategy", {}).get("front_update", StrategyTable.model_fields["front_update"].default)
+    front_update = str(table.strategy.get("front_update", of_base))
+    for setting, why in senseless(TRAITS[strategy], strategy, front_update).items():
         section, key = setting.split(".")
         if key in values.get(section, {}):
             given = values[section].pop(key)

@@ -127,6 +127,11 @@ def cut_model(model: nn.Module, cut: Literal["auto"] | Sequence[str], *, u_shape
     return parts
 
 
+def without_body(parts: Parts) -> Parts:
+    """The same model with the body as the beginning of the tail."""
+    return Parts(front=parts.front, body=Chain({}), tail=Chain({**parts.body.stages(), **parts.tail.stages()}))
+
+
 def uncut(model: nn.Module) -> Parts:
     """The whole of `model` as tail, without copying: what a client computes that computes everything.
 

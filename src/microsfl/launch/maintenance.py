@@ -78,7 +78,7 @@ def store_urls(target: str) -> list[str]:
         urls = [folder.resolve().as_uri()]
     if not urls and (folder / "run.toml").is_file():
         raise InvalidSetting(
-            f"{target} is the folder of a run that has no store: it was simulated, or no server takes part in its strategy."
+            f"{target} is the folder of a run that has no store: it was simulated, or its strategy needs no server."
         )
     if not urls:
         raise InvalidSetting(f"{target} is neither a run folder (with run.toml or store/) nor a store (with runs/).")

@@ -9,7 +9,7 @@ from ..wire.tensors import decode, encode
 
 
 def model_files(body: bytes | None, exchanged: bytes | None, initial: Parts) -> dict[str, bytes]:
-    """The content of front, body and tail's safetensors files; of the tail alone where it is the whole model.
+    """The content of front, body and tail's safetensors files, of those parts that the model has.
 
     Args:
         body: the weights file of its last commit, kept as it is, so that its hash is the commit's. None: the strategy
@@ -21,11 +21,12 @@ def model_files(body: bytes | None, exchanged: bytes | None, initial: Parts) -> 
     if exchanged is None:
         return {}
     tensors = decode(exchanged).tensors
-    tail = encode(_named(tensors, "tail."))
-    if body is None:
-        return {"tail": tail}
     front = _named(tensors, "front.") or dict(initial.front.state_dict())
-    return {"front": encode(front), "body": body, "tail": tail}
+    return {
+        **({"front": encode(front)} if front else {}),
+        **({} if body is None else {"body": body}),
+        "tail": encode(_named(tensors, "tail.")),
+    }
 
 
 def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

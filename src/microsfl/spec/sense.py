@@ -17,6 +17,8 @@ OF_THE_CUT = (
     "strategy.staleness_discount", "strategy.max_staleness", "strategy.unit", "strategy.front_update",
     "strategy.tail_update", "strategy.body_optimizer", "privacy.clip_norm", "privacy.noise_std",
 )  # fmt: skip
+# These say which layers are frozen, also where nothing is cut.
+OF_A_FROZEN_FRONT = ("model.cut", "model.u_shaped", "model.front_weights", "strategy.front_update")
 OF_THE_AVERAGE = ("strategy.average", "strategy.server_optimizer")
 # (setting of the strategy, setting, value of it that the first one needs)
 OF_A_CHOICE = (
@@ -24,11 +26,12 @@ OF_A_CHOICE = (
 )  # fmt: skip
 
 
-def senseless(traits: Traits, name: str) -> dict[str, str]:
+def senseless(traits: Traits, name: str, front_update: str) -> dict[str, str]:
     """Settings that mean nothing with such a strategy, each with the reason."""
     found: dict[str, str] = {}
     if not traits.split:
-        found |= dict.fromkeys(OF_THE_CUT, f"{name} does not cut the model")
+        frozen = OF_A_FROZEN_FRONT if front_update == "never" else ()
+        found |= {one: f"{name} does not cut the model" for one in OF_THE_CUT if one not in frozen}
     if traits.body == "copies":
         names = ["strategy.sync", "strategy.reduce", "strategy.staleness_discount", "strategy.max_staleness"]
         found |= dict.fromkeys(names, f"{name} steps each client's copy of the body at each of its units")
@@ -53,7 +56,7 @@ def refuse_senseless(
 ) -> None:
     """Raises ValueError, naming the setting and what would be right."""
     tables = {"run": run, "model": model, "strategy": strategy, "privacy": privacy}
-    for setting, why in senseless(strategy.traits, strategy.name).items():
+    for setting, why in senseless(strategy.traits, strategy.name, strategy.front_update).items():
         table, key = setting.split(".")
         value = getattr(tables[table], key)
         default = type(tables[table]).model_fields[key].get_default(call_default_factory=True)
@@ -102,7 +105,7 @@ def _problems(
         )
     if strategy.warmup_rounds > run.rounds:
         yield f"strategy.warmup_rounds = {strategy.warmup_rounds} is more than run.rounds = {run.rounds}."
-    if model.front_sha256 is not None and model.front_weights is None and not traits.split:
+    if model.front_sha256 is not None and not traits.split and strategy.front_update != "never":
         yield "model.front_sha256 says which front a run has, but this strategy has none."
     if privacy.noise_seed == "run" and not privacy.noise_std:
         yield "privacy.noise_seed = 'run' means nothing without privacy.noise_std."

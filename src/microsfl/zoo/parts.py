@@ -8,7 +8,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from ..core.cut import Parts, cut_model, uncut
+from ..core.cut import Parts, cut_model, uncut, without_body
 from ..core.randomness import seeded
 from ..core.step import check_like, in_order, name_outputs
 from ..core.unit import seed_of
@@ -24,7 +24,8 @@ POOLED = 4  # positions along each side that an auxiliary head sees at most
 def build_parts(spec: RunSpec, allowed: Collection[str]) -> Parts:
     """Front, body and tail with the initial weights that the run's seed draws: bit-equal in every process.
 
-    A strategy that does not cut has everything in the tail. Whoever needs the front calls `load_front` too.
+    A strategy that does not cut has everything in the tail, but for a front that is frozen. Whoever needs the front
+    calls `load_front` too.
 
     Args:
         spec: resolved. allowed: import paths of model factories that this process may call.
@@ -36,7 +37,10 @@ def build_parts(spec: RunSpec, allowed: Collection[str]) -> Parts:
     input_shape, classes = _shapes(spec)
     seed = seed_of("model", spec.run.seed)
     whole = build_model(model.name, input_shape=input_shape, classes=classes, seed=seed, allowed=allowed)
-    return cut_model(whole, model.cut, u_shaped=model.u_shaped) if spec.strategy.traits.split else uncut(whole)
+    if not spec.strategy.traits.split and spec.strategy.front_update != "never":
+        return uncut(whole)
+    parts = cut_model(whole, model.cut, u_shaped=model.u_shaped)
+    return parts if spec.strategy.traits.split else without_body(parts)
 
 
 def client_side(spec: RunSpec, parts: Parts) -> dict[str, nn.Module]:
