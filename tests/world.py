@@ -136,13 +136,15 @@ class World:
         client_side = self.client_chain.head().version if traits.federated else 0
         return Task(kind, self.spec.run.name, round_, client, 0, body, client_side, after)
 
+    def chosen(self, number: int) -> tuple[str, ...]:
+        """Who trains in a round, in the order of their turns."""
+        everybody, share = sorted(self.trainers), self.spec.run.participants
+        count = len(everybody) if share == "all" else share
+        return chosen(self.spec.run.seed, number, everybody, count, turns=self.spec.strategy.traits.turns)
+
     def round(self, number: int) -> None:
         """Those who are chosen train, in their order, then the round is closed on both sides."""
-        traits = self.spec.strategy.traits
-        everybody = sorted(self.trainers)
-        share = self.spec.run.participants
-        count = len(everybody) if share == "all" else share
-        training = chosen(self.spec.run.seed, number, everybody, count, turns=traits.turns)
+        traits, training = self.spec.strategy.traits, self.chosen(number)
         before: str | None = None
         for client in training:
             self.trainers[client].train(
@@ -152,9 +154,9 @@ class World:
         self.close(number, training)
 
     def close(self, number: int, trained: Sequence[str] | None = None) -> None:
-        """End the round with those who trained, by default all, the last of whom comes last."""
+        """End the round with those who trained, by default those who were chosen; the last of them comes last."""
         run, traits = self.spec.run.name, self.spec.strategy.traits
-        trained = sorted(self.trainers) if trained is None else trained
+        trained = trained or self.chosen(number)
         if traits.split:
             self.split.replicas[0].calls["/v1/reduce"]({"run": run, "round": number})
         if traits.federated:

@@ -15,7 +15,7 @@ from torch import nn
 from microsfl.config import SplitServerSettings
 from microsfl.core.partition import batches
 from microsfl.core.unit import UnitKey, batch_seed, seed_of
-from microsfl.errors import UnitMissing, VersionNotFound
+from microsfl.errors import RoundClosed, UnitMissing, VersionNotFound
 from microsfl.services.split_server import SplitServer
 from microsfl.store.objects import open_store
 from microsfl.sync import keys
@@ -250,8 +250,20 @@ def test_a_client_that_skips_a_unit_is_told_which(server: SplitServer) -> None:
     labels = {"0": torch.zeros(8, dtype=torch.int64)}
     with pytest.raises(UnitMissing, match="unit 0 before it"):
         server.step(Step(**{**vars(forward(1, "other")), "labels": labels}))
-    with pytest.raises(VersionNotFound, match="Round 0 of run 'toy' computes on version 0, not 7"):
-        server.forward(forward(2, version=7))
+    for of_the_future in ({"version": 7}, {"at_least": 7}):
+        with pytest.raises(VersionNotFound, match="no body version 7"):
+            server.forward(forward(2, **of_the_future))
+
+
+def test_a_round_computes_on_the_version_that_it_began_with(server: SplitServer) -> None:
+    train(server, 0)
+    server.reduce({"run": "toy", "round": 0})
+    with pytest.raises(RoundClosed):
+        server.forward(forward(1, at_least=1))
+    next_round = forward(0).model_copy(update={"round": 1})
+    assert server.forward(next_round).version == 1
+    with pytest.raises(VersionNotFound, match="Round 1 of run 'toy' computes on version 1, not 0"):
+        server.forward(next_round.model_copy(update={"version": 0}))
 
 
 def test_a_unit_that_begins_within_another_is_refused(server: SplitServer) -> None:
@@ -282,11 +294,12 @@ def test_law_7_copies_are_bounded_in_bytes_and_take_their_graphs_along(server: S
 
 
 def test_a_copy_that_moves_on_takes_the_graphs_before_along(server: SplitServer) -> None:
+    """The backward of unit 1 went to another replica, so its graph here waits for nobody."""
     train(server, 0)
     server.forward(forward(1))
     (held,) = server.graphs.values()
     assert held.state == ("toy", 0, "one")
-    train(server, 1)
+    train(SplitServer(server.settings, server.store), 1)
     server.forward(forward(2))
     assert [key.unit for key in server.graphs] == [2]
     assert [key for key in server.versions if len(key) == 3] == [("toy", 0, "one")]

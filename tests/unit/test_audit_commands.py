@@ -232,11 +232,13 @@ def test_what_cannot_be_audited_is_said(
         (["--set", "data.public=0.001"], "public samples are too few"),
         (["--dataset", "other:wide"], "are of shape [7] in 2 classes"),
         (["--dataset", "nothing"], "'nothing' is unknown"),
+        (["--set", "strategy.name=fedavg", "--set", "strategy.front_update=batch", "--set", "privacy.noise_std=0",
+          "--set", "model={name = 'linear-front'}"], "'fedavg' does not cut the model, so there is no front"),
         (["--device", "toaster"], "'toaster' is none of cpu"),
         (["--lr", "0"], "--lr"),
         (["--lr", "1e30", "--epochs", "1"], "no numbers"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_pretrained_is_said(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str],
     says: str,

@@ -25,7 +25,9 @@ from microsfl.spec import RunSpec
 
 Settings = TypeVar("Settings", bound=ProcessSettings)
 
-COMMANDS = ("run", "compare", "config", "coordinator", "split-server", "fed-server", "client")
+COMMANDS = (
+    "run", "compare", "pretrain", "audit-privacy", "config", "coordinator", "split-server", "fed-server", "client",
+)  # fmt: skip
 
 HELP_OF_ALL = """
 import sys

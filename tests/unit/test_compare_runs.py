@@ -227,3 +227,12 @@ def test_with_services_each_cell_has_a_fresh_run_folder(here: Path, monkeypatch:
     (left / "logs").mkdir(parents=True)
     assert compare({"methods": ["local", "longer"], "method": {"longer": {"run": {"rounds": 2}}}}, "--services") == 0
     assert folders[2:] == [left]
+
+
+def test_what_is_the_same_work_is_done_once(simulated: list[str]) -> None:
+    """One client with the data of all does the same however the others divide them."""
+    partitions = ["iid", {"partition": "dirichlet-label", "alpha": 0.5}]
+    assert compare({"methods": ["fedavg", "centralized"], "partitions": partitions, "clients": [2, 3]}) == 0
+    assert len(simulated) == 4 + 1
+    accuracies = {row["accuracy"] for row in rows("cells.csv") if row["method"] == "centralized"}
+    assert len(accuracies) == 1 and len(rows("cells.csv")) == 8

@@ -12,10 +12,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..device import choose_device
 from ..errors import OperationError, StoreNotWritable
 from .attacks import Dependence, Inverted, cases, dependence, guess, invert, labels_of
-from .finished import FinishedRun, Samples, attack_data, moved, on, read_run
+from .finished import FinishedRun, Samples, attack_data, device_of, moved, on, read_run
 from .inversion import is_image
 from .labels import LabelInference
 from .progress import Stages, stages
@@ -37,7 +36,7 @@ def audit_run(
         InvalidSetting: when there is no finished run there, or nothing of it crosses a cut.
         StoreNotWritable: when the report cannot be written.
     """
-    place = choose_device(device)
+    place = device_of(device)
     run = read_run(folder, path)
     images = is_image(_shape(run))
     if images and importlib.util.find_spec("matplotlib") is None:

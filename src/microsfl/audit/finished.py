@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..core.cut import Parts
 from ..core.partition import IntArray, set_aside
 from ..core.unit import seed_of
+from ..device import choose_device
 from ..errors import InputError, InvalidSetting
 from ..launch.spec_file import read_spec
 from ..spec import RunSpec
@@ -56,7 +57,11 @@ def read_run(folder: Path, path: str | None = None) -> FinishedRun:
     spec = read_spec(file)
     if path is not None:
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
-    require_cut(spec, "there is nothing that this audit could look at")
+    if not spec.strategy.traits.split:
+        raise InvalidSetting(
+            f"strategy.name = '{spec.strategy.name}' does not cut the model: no smashed data crosses a cut, and there "
+            "is nothing that this audit could look at."
+        )
     if not (folder / "summary.json").is_file():
         raise InvalidSetting(
             f"The run in {folder} is not finished: it has no summary.json. `microsfl resume {folder}` goes on with it."
@@ -65,14 +70,6 @@ def read_run(folder: Path, path: str | None = None) -> FinishedRun:
     for name, part in (("front", parts.front), ("body", parts.body), ("tail", parts.tail)):
         _load(part, folder / "model" / f"{name}.safetensors")
     return FinishedRun(folder, spec, parts)
-
-
-def require_cut(spec: RunSpec, so: str) -> None:
-    """Raises InvalidSetting when the strategy does not cut the model."""
-    if not spec.strategy.traits.split:
-        raise InvalidSetting(
-            f"strategy.name = '{spec.strategy.name}' does not cut the model: no smashed data crosses a cut, and {so}."
-        )
 
 
 def untrained_front(spec: RunSpec, seed: int) -> nn.Module:
@@ -133,6 +130,20 @@ def _load(part: nn.Module, file: Path) -> None:
         raise InvalidSetting(f"{file} cannot be read: {error.strerror}. Is the run finished?") from None
     except (InputError, RuntimeError) as error:
         raise InvalidSetting(f"{file} is not that part of the run's model: {str(error).splitlines()[0]}") from None
+
+
+def device_of(name: str) -> torch.device:
+    """The torch device of `--device`.
+
+    Raises:
+        InvalidSetting: when this machine does not have it, or it has no float64, which the measures need.
+    """
+    device = choose_device(name)
+    if device.type != "mps":
+        return device
+    if name == "auto":
+        return torch.device("cpu")
+    raise InvalidSetting("--device mps has no 64-bit numbers, which these measures need; use cpu.")
 
 
 def moved(parts: Parts, device: torch.device) -> Parts:

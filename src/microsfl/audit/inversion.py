@@ -20,7 +20,8 @@ from .decoders import RIDGES, Decoder
 from .smashed import View
 from .ssim import ssim
 
-BATCH = 128
+# Samples in a batch: few where there are few samples, so that an epoch is worth its name.
+SMALLEST_BATCH, LARGEST_BATCH, BATCHES = 16, 128, 16
 HELD_OUT = 0.1
 LEARNING_RATE = 1e-3
 COMPUTED_TOGETHER = 512
@@ -50,14 +51,15 @@ def learn_inversion(
         held = max(2, round(HELD_OUT * len(x)))
         checking, training = x[order[:held]], x[order[held:]]
         decoder = Decoder(tuple(view(x[:2]).shape[1:]), training).to(x.device)
-        _begin_linear(decoder, view, training, checking)
+        begin_linear(decoder, view, training, checking)
         optimizer = torch.optim.Adam(decoder.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
         best = mean_squared_error(reconstruct(decoder, view, checking), checking)
         kept = copy.deepcopy(decoder.state_dict())
+        batch_size = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(training) // BATCHES))
         for _ in range(epochs):
             decoder.train()
-            for batch in shuffled(len(training), BATCH):
+            for batch in shuffled(len(training), batch_size):
                 inputs = training[batch.to(x.device)]
                 optimizer.zero_grad()
                 loss = functional.mse_loss(decoder(view(inputs)), inputs)
@@ -93,14 +95,12 @@ def mean_squared_error(reconstructed: Tensor, x: Tensor) -> float:
     return float(functional.mse_loss(reconstructed, x))
 
 
-def _begin_linear(decoder: Decoder, view: View, training: Tensor, checking: Tensor) -> None:
-    """Let the decoder begin with the linear reconstruction that is best on `checking`, or with the mean input.
+def begin_linear(decoder: Decoder, view: View, training: Tensor, checking: Tensor) -> None:
+    """Let the decoder begin with the linear reconstruction that is best on `checking`, if it has a linear map.
 
     For a linear front without noise it is nearly all that can be had, from far fewer samples than a network takes.
     """
     crossing = torch.cat([view(part) for part in torch.split(training, COMPUTED_TOGETHER)])
-    if not decoder.fit_linear(crossing, training, RIDGES[-1]):
-        return
     errors = {}
     for ridge in RIDGES:
         decoder.fit_linear(crossing, training, ridge)

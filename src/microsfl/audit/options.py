@@ -17,13 +17,13 @@ Range = click.IntRange | click.FloatRange
 
 def _device(_: click.Context, __: click.Parameter, value: str) -> str:
     if not re.match(DEVICE_PATTERN, value):
-        raise click.BadParameter(f"'{value}' is none of cpu, cuda, cuda:NUMBER, mps and auto.")
+        raise click.BadParameter(f"'{value}' is none of cpu, cuda, cuda:NUMBER and auto.")
     return value
 
 
 SEED = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of all chance.")
 DEVICE = click.option(
-    "--device", default="cpu", show_default=True, callback=_device, help="Where to compute: cpu, cuda, mps or auto."
+    "--device", default="cpu", show_default=True, callback=_device, help="Where to compute: cpu, cuda or auto."
 )
 
 
@@ -42,15 +42,17 @@ def pretrain_options(command: Command) -> Command:
             "--dataset", metavar="NAME", help="Public data set to train on; default: the run's own data.public."
         ),
         click.option("--path", metavar="DIR", help="Where that data set's files are."),
-        _number("--epochs", click.IntRange(min=1), 30, "Passes over the data."),
-        _number("--lr", click.FloatRange(min=0, min_open=True), 1e-3, "Learning rate of the front (Adam)."),
-        _number(
-            "--adversarial-weight",
-            click.FloatRange(min=0),
-            10.0,
-            "Of the decoder's error in the front's loss; 0: no adversary.",
+        _number("--epochs", click.IntRange(min=1), 40, "Passes over the data."),
+        _number("--lr", click.FloatRange(min=0, min_open=True), 2e-3, "Learning rate of the front (Adam)."),
+        click.option(
+            "--adversary",
+            type=click.Choice(["linear", "network"]),
+            default="linear",
+            show_default=True,
+            help="Who tries to reconstruct: the best linear decoder of each batch, or a network that learns meanwhile.",
         ),
-        _number("--decoder-steps", click.IntRange(min=1), 5, "Of the decoder for one of the front."),
+        _number("--adversarial-weight", click.FloatRange(min=0), 10.0, "Of its error in the front's loss; 0: none."),
+        _number("--decoder-steps", click.IntRange(min=1), 1, "Of the network for one of the front."),
         click.option(
             "--noise",
             "noise_std",

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..core.cut import Parts
-from ..device import choose_device
 from ..errors import InvalidSetting, NotFinite, StoreNotWritable
 from ..launch.preflight import resolve
 from ..spec import RunSpec
@@ -20,7 +19,7 @@ from ..wire.tensors import encode
 from ..zoo.datasets import labels, load_data, take
 from ..zoo.deal import deal
 from ..zoo.parts import build_parts
-from .finished import FEWEST, moved, require_cut
+from .finished import FEWEST, device_of, moved
 from .pretraining import Epoch, Recipe, pretrain
 from .smashed import Protection
 
@@ -31,6 +30,7 @@ class Options:
 
     epochs: int
     lr: float
+    adversary: str
     adversarial_weight: float
     decoder_steps: int
     noise_std: float
@@ -48,8 +48,12 @@ def pretrain_front(spec: RunSpec, output: Path, options: Options) -> str:
         NotFinite: when the training diverges.
         StoreNotWritable: when the file cannot be written.
     """
-    require_cut(spec, "there is no front to train")
-    device = choose_device(options.device)
+    if not spec.strategy.traits.split and spec.strategy.front_update != "never":
+        raise InvalidSetting(
+            f"strategy.name = '{spec.strategy.name}' does not cut the model, so there is no front to train; a frozen "
+            "one there is with strategy.front_update = 'never'."
+        )
+    device = device_of(options.device)
     # The file that the run is to begin with is what is being made here.
     model = spec.model.model_copy(update={"front_weights": None, "front_sha256": None})
     own_path = {"path": options.path} if options.dataset is None and options.path is not None else {}
@@ -60,10 +64,10 @@ def pretrain_front(spec: RunSpec, output: Path, options: Options) -> str:
     recipe = Recipe(
         epochs=options.epochs,
         lr=options.lr,
+        adversary=options.adversary,
         adversarial_weight=options.adversarial_weight,
         decoder_steps=options.decoder_steps,
         protection=Protection(spec.privacy.clip_norm, options.noise_std),
-        batch_size=spec.data.batch_size,
         seed=options.seed,
     )
     click.echo(f"{len(x):,} public samples, {sum(p.numel() for p in parts.front.parameters()):,} parameters", err=True)

@@ -13,6 +13,7 @@ from ..errors import InputError, OperationError
 from ..launch.preflight import resolve
 from ..launch.run_folder import default_path
 from ..launch.training import signals_unwind
+from ..spec import RunSpec
 from .config import Comparison
 from .folder import CompareFolder
 from .grid import Cell, cells
@@ -45,9 +46,9 @@ def compare(comparison: Comparison, output: Path | None, *, jobs: int | None, se
     folder = CompareFolder(output or default_path("compare"), {"how": how, **comparison.values})
     found = {cell.id: folder.result(cell.id) for cell in grid}
     results = {name: one for name, one in found.items() if one is not None and one["state"] in SETTLED}
-    tasks = [cell for cell in grid if cell.id not in results]
     with signals_unwind(), progress(grid, results, live=not services) as display:
-        run = _Run(folder, results, display)
+        run = _Run(folder, grid, results, display)
+        tasks = run.tasks()
         if services:
             _with_services(tasks, folder, run)
         else:
@@ -61,15 +62,26 @@ def compare(comparison: Comparison, output: Path | None, *, jobs: int | None, se
 
 
 class _Run:
-    """Takes the cells' results as they come."""
+    """Takes the cells' results as they come. One that was run counts for every cell that is the same work."""
 
-    def __init__(self, folder: CompareFolder, results: dict[str, Json], display: Display) -> None:
+    def __init__(self, folder: CompareFolder, grid: Sequence[Cell], results: dict[str, Json], display: Display) -> None:
         self.folder, self.results, self.display = folder, results, display
+        self.same: dict[RunSpec, list[Cell]] = {}
+        for cell in grid:
+            if cell.id not in results:
+                self.same.setdefault(cell.work, []).append(cell)
+
+    def tasks(self) -> list[Cell]:
+        """The cells to run: one of each that are the same work."""
+        return [cells_[0] for cells_ in self.same.values()]
 
     def over(self, cell: str, result: Json, metrics: Sequence[Json]) -> None:
-        self.folder.write_result(cell, result, metrics)
-        self.results[cell] = result
-        self.display.cell_over(cell, result)
+        (group,) = (cells_ for cells_ in self.same.values() if cells_[0].id == cell)
+        for one in group:
+            of_one = {**result, "id": one.id}
+            self.folder.write_result(one.id, of_one, metrics)
+            self.results[one.id] = of_one
+            self.display.cell_over(one.id, of_one)
 
 
 def _with_services(tasks: Sequence[Cell], folder: CompareFolder, run: _Run) -> None:

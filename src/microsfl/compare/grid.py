@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ..errors import InputError, InvalidId, InvalidSetting
 from ..spec import TRAITS, RunSpec, StrategyTable, check_id
 from ..spec.sense import senseless
+from ..spec.tables import DataTable, RunTable
 from .config import Comparison, MethodTable, PartitionTable
 
 Values = dict[str, Any]
@@ -37,6 +38,18 @@ class Cell:
     def group(self) -> tuple[str, int, str]:
         """What its data are like: partition, clients, participants."""
         return self.partition, self.clients, str(self.participants)
+
+    @property
+    def work(self) -> RunSpec:
+        """All that its result depends on: equal for cells that are run once for all of them, as that of one client
+        with the data of all is, however the others divide them."""
+        spec = self.spec.decisive
+        data = spec.data.model_copy(update={"path": self.spec.data.path})
+        if spec.strategy.traits.pooled:
+            undivided = ("clients", "partition", "alpha", "shards_per_client")
+            data = data.model_copy(update={name: DataTable.model_fields[name].default for name in undivided})
+        run = spec.run.model_copy(update={"name": RunTable.model_fields["name"].default})
+        return spec.model_copy(update={"run": run, "data": data})
 
 
 def cells(comparison: Comparison) -> list[Cell]:
@@ -75,6 +88,9 @@ def _cell(
     dropped = dict(_drop(values, table, name))
     _merge(values, table.tables)
     _merge(values, {"strategy": {"name": name}, "run": {"seed": seed}})
+    front = values.get("model", {}).get("front_weights")
+    if isinstance(front, str):  # what is public, and so may train a front, is drawn by the seed
+        values["model"]["front_weights"] = front.replace("{seed}", str(seed))
     label = compare.label_of(method)
     try:
         spec = RunSpec.parse(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -29,8 +30,6 @@ over the clients of a run, both averaged over the seeds. *Up* and *down* are the
 round, evaluation included{saved}. FLOPs are those of a round's training, of one client on average and of all split
 servers together, as torch counts matrix products and convolutions. *Spared* is the share of the training's FLOPs that
 clients did not have to do.
-
-{seconds}
 """
 SAVED = "; *saved* is what an auxiliary head kept from being sent"
 SIMULATED = "*Seconds* are those of a run's training and sync in one process on one thread, one client after another."
@@ -50,7 +49,7 @@ def to_markdown(cells: Sequence[Cell], rows: Sequence[Json], results: Mapping[st
     for title, group in _grouped(rows):
         lines += [f"## {title}", "", *markdown_table(columns(group), [readable(row) for row in group]), ""]
     saved = SAVED if any(row["bytes_saved_per_round"] is not None for row in rows) else ""
-    lines += [ABOUT.format(saved=saved, seconds=SIMULATED if how == "simulated" else SERVICES)]
+    lines += [textwrap.fill(ABOUT.format(saved=saved), 120), "", SIMULATED if how == "simulated" else SERVICES, ""]
     lines += ["## Settings", "", *(f"- {line}" for line in settings_lines(cells)), ""]
     unfinished = unfinished_lines(cells, results)
     if unfinished:

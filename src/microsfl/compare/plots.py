@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from .execute import FINISHED
 from .grid import Cell
@@ -28,7 +28,8 @@ COLOURS = {
 SPARE = ("#7B5B00", "#5D3A9B", "#1B7837", "#A50026", "#40B0A6", "#4D4D4D")
 # Whole models on the clients are dashed, so that the split strategies stand out.
 DASHED = {"fedavg": (0, (5, 2)), "local": (0, (1, 1.5)), "centralized": (0, (5, 2, 1, 2))}
-WIDE_RANGE = 15  # from the cheapest method to the dearest; above it an axis is logarithmic
+BELOW_THE_LOWEST = 0.25  # of the accuracies that methods end with; what is below is how they began
+WIDE_RANGE = 6  # from the cheapest method to the dearest; above it an axis is logarithmic
 
 # (title of the x axis, unit to go with a prefix, columns of a round that add up to it; none: the number of rounds)
 COSTS = (
@@ -84,7 +85,10 @@ def picture(title: str, cells: Sequence[Cell], results: Mapping[str, Json], colo
             if column == 0:
                 axes.set_ylabel(value_name)
         panels[-1][column].set_xlabel(name)
-    _loss_limits(panels[1], [curve([results[c.id]["rounds"]], "loss", ()) for c in cells])
+    _limits(
+        [row[0] for row in panels],
+        [[curve([results[c.id]["rounds"]], value, ()) for c in cells] for value, _ in VALUES],
+    )
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(8, len(labels)), frameon=False)
     return figure
@@ -111,13 +115,16 @@ def _draw(axes: Axes, one: Curve, cell: Cell, colour: str) -> None:
         return
     if not xs[-1]:  # it costs nothing: a level, not a curve
         axes.axhline(means[-1], label=cell.label, **style)
-        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 8}
-        axes.annotate(f"{cell.label}: nothing sent", (1.0, means[-1]), color=colour, **place)
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
+        axes.annotate(
+            f"{cell.label}: nothing sent", (0.02, means[-1]), bbox={"fc": "white", "lw": 0, "pad": 1}, **place
+        )
         return
     axes.plot(xs, means, label=cell.label, marker="o" if len(xs) <= 3 else "", ms=4, **style)
     if any(stds):
-        low, high = zip(*((m - s, m + s) for m, s in zip(means, stds, strict=True)), strict=True)
-        axes.fill_between(xs, low, high, color=colour, alpha=0.13, lw=0)
+        # On a logarithmic axis a band has to end above 0.
+        low, high = zip(*((max(m - s, m / 10), m + s) for m, s in zip(means, stds, strict=True)), strict=True)
+        axes.fill_between(xs, low, high, color=colour, alpha=0.11, lw=0)
 
 
 def _x_axis(axes: Axes, curves: Sequence[Curve], unit: str | None, *, rounds: bool) -> None:
@@ -127,17 +134,23 @@ def _x_axis(axes: Axes, curves: Sequence[Curve], unit: str | None, *, rounds: bo
     ends = [xs[-1] for xs, _, _ in curves if xs and xs[-1]]
     if ends and max(ends) > WIDE_RANGE * min(ends):
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(left=0)
-    if unit is not None:
-        axes.xaxis.set_major_formatter(EngFormatter(unit))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if unit is None else EngFormatter(unit))
 
 
-def _loss_limits(row: Sequence[Axes], curves: Sequence[Curve]) -> None:
-    """From 0 to the highest loss that is not far out: a method that goes astray must not flatten all the others."""
-    highest = sorted(max(means) for _, means, _ in curves if means)
-    if highest:
-        row[0].set_ylim(0, 1.05 * min(highest[-1], 2.5 * highest[len(highest) // 2]))
+def _limits(rows: Sequence[Axes], curves: Sequence[Sequence[Curve]]) -> None:
+    """Where the differences are: the end of the accuracies, and all of the losses by their order of magnitude."""
+    accuracy, loss = rows
+    lowest = min((means[-1] for _, means, _ in curves[0] if means), default=0.0)
+    accuracy.set_ylim(max(0.0, lowest - BELOW_THE_LOWEST), 1.01)
+    if any(means for _, means, _ in curves[1]):
+        loss.set_yscale("log")
+        loss.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        loss.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _style(axes: Axes) -> None:

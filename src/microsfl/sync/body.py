@@ -37,7 +37,8 @@ class SyncRule:
 
     commit_batches: once a round, or as soon as this many batches wait. turns: one client at a time trains, and each
     contribution is a commit of its own, made before it is acknowledged. max_staleness: commits between the version of a
-    contribution and the one that takes it; more, and it is left out. unit: the most batches of a contribution.
+    contribution and the one that takes it; more, and it is left out. With turns none is: nobody trains beside it, but
+    clients that were taken for lost. unit: the most batches of a contribution.
     """
 
     commit_batches: Literal["round"] | int
@@ -109,13 +110,11 @@ class BodySync:
         Raises:
             VersionNotFound: when there is no such version.
         """
-        if version is None:
-            done = self.contribution(unit)
-            if done is not None:
-                return done.version
-            if self.rule.turns:
-                self._commit_one_by_one(unit.round)
-        return self.pick(version, at_least)
+        done = self.contribution(unit) if version is None else None
+        if done is None and version is None and self.rule.turns:
+            self._commit_one_by_one(unit.round)
+        picked = self.pick(version, at_least)
+        return picked if done is None else done.version
 
     def pick(self, version: int | None, at_least: int) -> int:
         """The version to compute with: the one that is named, else the newest, which is `at_least` or newer.
@@ -213,22 +212,25 @@ class BodySync:
         tried = -1
         while (head := self.chain.head()).version > tried and head.open_round == unit.round:
             tried = head.version  # a try that does not move the chain on is of no use again
-            self._commit(unit.round, [unit], closes=False)
+            if self._commit(unit.round, [unit], closes=False):
+                return
 
-    def _commit(self, round_: int, waiting: list[UnitKey], *, closes: bool) -> None:
-        """Try to create the next version from `waiting`; when another process was first, nothing has changed."""
+    def _commit(self, round_: int, waiting: list[UnitKey], *, closes: bool) -> bool:
+        """Try to create the next version from `waiting`, unless it is settled. False: somebody else was first, and this
+        has changed nothing.
+        """
         head = self.chain.head()
         if head.open_round != round_:
-            return
+            return False
         settled = self.chain.settled(round_)
         units = [unit for unit in waiting if (unit.client, unit.unit) not in settled]
         if not units and not closes:
-            return
+            return True
         try:
             draft = self._draft(head, round_, units)
         except FileNotFoundError:
-            return  # another process has committed it since, and it was cleaned up: whoever closes looks again
-        self._create(draft, closes=closes)
+            return False  # another process has committed it since, and it was cleaned up: whoever closes looks again
+        return self._create(draft, closes=closes)
 
     def _draft(self, head: Commit, round_: int, units: list[UnitKey]) -> Draft:
         """What is to follow `head`, from these contributions.
@@ -251,7 +253,7 @@ class BodySync:
         state = self.rule.step.next_state(self.state(head.version), reduction, round_) if taken else None
         return Draft(head, round_, tuple(taken), tuple(left_out), state)
 
-    def _create(self, draft: Draft, *, closes: bool) -> None:
+    def _create(self, draft: Draft, *, closes: bool) -> bool:
         head, number, state = draft.head, draft.head.version + 1, draft.state
         weights, optimizer = head.weights, head.optimizer
         if state is not None:
@@ -268,8 +270,10 @@ class BodySync:
             contributions=draft.taken,
             left_out=draft.left_out,
         )
-        if self.chain.create(commit):
+        won = self.chain.create(commit)
+        if won:
             self._keep((self.run, number), state if state is not None else self.state(head.version))
+        return won
 
     def _write_optimizer(self, number: int, state: BodyState) -> File | None:
         return self.chain.write(number, "optimizer", encode(state.tensors, {"scalars": state.scalars}))

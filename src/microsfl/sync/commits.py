@@ -215,6 +215,8 @@ class Chain:
                 break
             if commit.round == round_:
                 units |= commit.settled
+            if commit.version == seen + 1:
+                break  # the one before is among them, and need not be read
         self._settled = {round_: (head.version, units)}
         return units
 

@@ -41,11 +41,11 @@ class BodyCopies(BodySync):
             VersionNotFound: when another one is asked for.
             RoundClosed, RoundNotFound: when the round is not open.
         """
+        self.pick(version, at_least)
         self.chain.check_round(unit.round)
         base = self.chain.known().version
-        wanted = max(base, at_least) if version is None else version
-        if wanted != base:
-            raise VersionNotFound(f"Round {unit.round} of run '{self.run}' computes on version {base}, not {wanted}.")
+        if version not in (None, base):
+            raise VersionNotFound(f"Round {unit.round} of run '{self.run}' computes on version {base}, not {version}.")
         return base
 
     def state_for(self, unit: UnitKey, version: int) -> tuple[StateKey, BodyState]:
