@@ -51,7 +51,7 @@ def pretrain_options(command: Command) -> Command:
             show_default=True,
             help="Who tries to reconstruct: the best linear decoder of each batch, or a network that learns meanwhile.",
         ),
-        _number("--adversarial-weight", click.FloatRange(min=0), 10.0, "Of its error in the front's loss; 0: none."),
+        _number("--adversarial-weight", click.FloatRange(min=0), 3.0, "Of its error in the front's loss; 0: none."),
         _number("--decoder-steps", click.IntRange(min=1), 1, "Of the network for one of the front."),
         click.option(
             "--noise",
