@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -16,6 +17,7 @@ from ..errors import InvalidSetting, RunNotFound, did_you_mean
 from ..spec import check_id
 from ..store.objects import ObjectStore, open_store
 from ..store.options import below
+from ..store.s3 import area_environment
 from ..sync.inventory import take_stock
 from ..sync.retention import Plan, carry_out, plan
 from ..sync.verify import Finding, Report, verify
@@ -57,8 +59,9 @@ def collect_garbage(targets: Sequence[str], run: str | None, keep: int, *, dry_r
     click.echo(f"Would remove {everything}; nothing was removed." if dry_run else f"Removed {everything}.")
 
 
-def store_urls(target: str) -> list[str]:
-    """The stores that `target` means: a run folder's two areas, a store's folder, or a URL as it is.
+def store_urls(target: str) -> list[tuple[str, str | None]]:
+    """(URL, area) of the stores that `target` means: a run folder's two areas; or a store's folder or URL, of which it
+    is not known what areas it has (None).
 
     Raises:
         InvalidSetting: when there is no such folder, or it is neither a store nor a run folder with one.
@@ -69,13 +72,13 @@ def store_urls(target: str) -> list[str]:
             raise InvalidSetting(f"'{target}' lives within one process; name a run folder, file:///… or s3://….")
         if parts.scheme == "file" and not Path(unquote(parts.path)).is_dir():
             raise InvalidSetting(f"There is no folder {unquote(parts.path)}.")
-        return [target]
+        return [(target, None)]
     folder = Path(target)
     if not folder.is_dir():
         raise InvalidSetting(f"There is no folder {target}.")
     urls = _urls_of_run_folder(folder.resolve())
     if not urls and any((folder / below / "runs").is_dir() for below in (".", *AREAS)):
-        urls = [folder.resolve().as_uri()]
+        urls = [(folder.resolve().as_uri(), None)]
     if not urls and (folder / "run.toml").is_file():
         raise InvalidSetting(
             f"{target} is the folder of a run that has no store: it was simulated, or its strategy needs no server."
@@ -85,12 +88,14 @@ def store_urls(target: str) -> list[str]:
     return urls
 
 
-def _urls_of_run_folder(folder: Path) -> list[str]:
+def _urls_of_run_folder(folder: Path) -> list[tuple[str, str | None]]:
     """Its own store's areas that exist, and those that its run.toml puts elsewhere."""
     toml = folder / "run.toml"
     elsewhere = read_spec(toml).store.model_dump() if toml.is_file() else {}
-    named = [str(elsewhere[area]) for area in AREAS if elsewhere.get(area, "auto") != "auto"]
-    own = [(folder / "store" / area).as_uri() for area in AREAS if (folder / "store" / area).is_dir()]
+    named: list[tuple[str, str | None]] = [
+        (str(elsewhere[area]), area) for area in AREAS if elsewhere.get(area, "auto") != "auto"
+    ]
+    own = [((folder / "store" / area).as_uri(), area) for area in AREAS if (folder / "store" / area).is_dir()]
     return [*named, *own]
 
 
@@ -101,21 +106,24 @@ def _opened(targets: Iterable[str]) -> Iterator[tuple[str, ObjectStore]]:
         InvalidSetting: for a target that is no store.
     """
     for target in targets:
-        stores = [store for url in store_urls(target) for store in _with_runs(url)]
+        stores = [store for url, area in store_urls(target) for store in _with_runs(url, area)]
         if not stores:
             raise InvalidSetting(f"{target} has no run in it: it is not a store of microsfl's, or an empty one.")
         yield from ((store.url, store) for store in stores)
 
 
-def _with_runs(url: str) -> Iterator[ObjectStore]:
-    """The store at `url` if it has runs, else those of its folders body/ and client/ that do."""
-    store = open_store(url)
+def _with_runs(url: str, area: str | None) -> Iterator[ObjectStore]:
+    """The store at `url` if it has runs, else those of its folders body/ and client/ that do.
+
+    Each area is opened with its own credentials, where the environment has some.
+    """
+    store = open_store(url, None if area is None else area_environment(area, os.environ))
     if any(store.list("runs")):
         yield store
         return
-    for area in AREAS:
-        if any(store.list(f"{area}/runs")):
-            yield open_store(below(url, area))
+    for one in AREAS:
+        if any(store.list(f"{one}/runs")):
+            yield open_store(below(url, one), area_environment(one, os.environ))
 
 
 def _expect_run(stores: Mapping[str, ObjectStore], run: str | None) -> None:

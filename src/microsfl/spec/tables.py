@@ -29,7 +29,9 @@ class RunTable(Table):
         description="Seconds for a round's training, and for its evaluation, until late clients are left out; 0: none.",
     )
     quorum: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Share of the clients that must have trained before late or lost ones are left out."
+        1.0,
+        description="Share of those who train in a round that must be done before late, lost or failing ones are left "
+        "out.",
     )
     give_up_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         600,
