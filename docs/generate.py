@@ -53,7 +53,8 @@ ADVICE = {
     "round_not_found": "Close the rounds before it first; `GET /v1/runs/{run}` says which round is open.",
     "client_not_found": "Register the client, or upload its update, before naming it.",
     "run_exists": "Choose another `run.name`, or send the specification that the run has.",
-    "run_not_active": "Nothing: a client drops the task. No server of this version answers with it.",
+    "run_not_active": "A `RemoteBody` raises it: start the run, or name one that is running. No server of this version "
+    "answers with it.",
     "round_closed": "Go on with the open round, which `GET /v1/runs/{run}` names; a client drops the task.",
     "activations_missing": "Send the backward again with the activations; microsfl's own client does so by itself.",
     "unit_missing": "Send the units of a round in order, each after the answer to the one before, as microsfl's own "
@@ -85,7 +86,7 @@ ALLOWED = {
     "ids": f"a list of at least one id, each once: {ID}",
     "coordinator": URL,
     "address": URL,
-    "store_url": "file:///absolute/folder; memory:// for one process alone",
+    "store_url": "file:///absolute/folder, s3://bucket/prefix; memory:// for one process alone",
     "allow_models": PATHS,
     "allow_datasets": PATHS,
     "dataset": "digits, mnist, package.module:function",
@@ -123,9 +124,9 @@ SETTINGS = """\
 
 {generated}
 
-A **run** has a specification that never changes after the run was created. Its tables `run`, `data`, `model` and
-`strategy` say what is computed; `servers`, `store` and `records` say where `microsfl run` does it. A **process** has
-settings of its own, such as the port it listens on; they hold for every run that it serves.
+A **run** has a specification that never changes after the run was created. Its tables `run`, `data`, `model`,
+`strategy` and `privacy` say what is computed; `servers`, `store` and `records` say where `microsfl run` does it. A
+**process** has settings of its own, such as the port it listens on; they hold for every run that it serves.
 
 ## Settings of a run
 

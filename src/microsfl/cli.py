@@ -44,7 +44,8 @@ ONE_RUN = click.option("--run", "run", metavar="NAME", help="Only this run; defa
 def cli() -> None:
     """Split federated learning on stateless split servers.
 
-    `microsfl run` trains on this machine, with real processes and real data; the other commands start one role each.
+    `microsfl run` trains on this machine, with real processes and real data. coordinator, split-server, fed-server and
+    client start one role each; the other commands compare runs, look after them, or say what they give away.
     """
 
 
@@ -52,12 +53,13 @@ def cli() -> None:
 @CONFIG
 @ASSIGNMENTS
 @OUTPUT
-@click.option("--simulate", is_flag=True, help="In this process alone: the same results, without servers or a store.")
+@click.option("--simulate", is_flag=True, help="In this process alone, without servers or a store.")
 @AS_JSON
 def run(config: Path | None, assignments: tuple[str, ...], output: Path | None, simulate: bool, as_json: bool) -> None:
     """Train on this machine and write a run folder.
 
-    Starts all roles as processes, shows the progress, and ends with a table, plots and the trained model.
+    Starts the roles as processes, shows the progress, and ends with a table, plots and the trained model. With
+    --simulate the weights are the same, unless they depend on who is first (strategy.sync = K) or noise is private.
 
     Settings come from CONFIG (TOML) and --set; `microsfl config --show` lists them.
     """
@@ -73,13 +75,20 @@ def run(config: Path | None, assignments: tuple[str, ...], output: Path | None, 
 
 @cli.command()
 @click.argument("target", metavar="RUN_FOLDER_OR_STORE_URL")
-@click.option("--client-store", metavar="URL", help="Client area, when TARGET is the URL of the body area alone.")
+@click.option("--client-store", metavar="URL", help="Client area, when the URL is that of the body area alone.")
 @click.option("--run", "name", metavar="NAME", help="Which run, when the store holds several.")
 @click.option("--path", metavar="DIR", help="Where the data set's files are, if not where they were.")
+@click.option("--front-weights", metavar="FILE", help="Where the file is that the front began with, likewise.")
 @OUTPUT
 @AS_JSON
 def resume(
-    target: str, client_store: str | None, name: str | None, path: str | None, output: Path | None, as_json: bool
+    target: str,
+    client_store: str | None,
+    name: str | None,
+    path: str | None,
+    front_weights: str | None,
+    output: Path | None,
+    as_json: bool,
 ) -> None:
     """Go on with a run after everything died or was stopped.
 
@@ -88,7 +97,7 @@ def resume(
     from .launch.resuming import find
     from .launch.training import train
 
-    begun = find(target, client_store, name, path)
+    begun = find(target, client_store, name, path, front_weights)
     if begun.folder is not None and output is not None:
         raise click.UsageError("a run folder is resumed in place; --output goes with the URL of a store.")
     _print(*train(begun.spec, begun.folder or output, resume=True), as_json)
@@ -143,7 +152,7 @@ def compare(
     settings of their own), partitions, clients, participants, seeds and target_accuracy. Each method runs with each of
     the others: a cell. Without CONFIG, every strategy runs with the default settings and three seeds.
 
-    Cells are simulated, each in one process, with the strategies' own code. Writes tables, plots and what each cell
+    Cells are simulated, each in one process, unless --services is given. Writes tables, plots and what each cell
     came to. Stopped, it goes on when it is called again with the same --output. Exits with 1 when no cell finished.
     """
     from .compare.command import compare as run_all

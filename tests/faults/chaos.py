@@ -87,20 +87,30 @@ class Cluster:
 
     def run(self, spec: RunSpec, kills: list[Kill]) -> Outcome:
         """Start a run, kill by the schedule while it goes on, and see it finish."""
+        _, done = self.disturbed(spec, kills)
+        return self.outcome(spec, done)
+
+    def disturbed(self, spec: RunSpec, kills: list[Kill]) -> tuple[Control, Counter[str]]:
+        """The same for a run of any strategy: how to ask for what it came to, and how many of each role were killed."""
         control = Control(self.federation.coordinator, spec.run.name)
         control.create(spec)
         control.start()
         done: Counter[str] = Counter()
         for pause_s, names in kills:
             time.sleep(pause_s)  # the schedule itself; nothing is waited for by it
-            if self._chain(spec).head().open_round == spec.run.rounds:
+            if self._is_over(spec, control):
                 break  # a kill that comes too late for this run would count for nothing
             for child in self.federation.children:
                 if child.name in names and child.state != "ended":
                     os.kill(child.process.pid, signal.SIGKILL)
                     done[child.role] += 1
         self.finish(control)
-        return self.outcome(spec, done)
+        return control, done
+
+    def _is_over(self, spec: RunSpec, control: Control) -> bool:
+        if spec.strategy.traits.split:  # the store can be asked whoever is dead
+            return self._chain(spec).head().open_round == spec.run.rounds
+        return bool(control.run(spec.run.name)["state"] == "finished")
 
     def outcome(self, spec: RunSpec, kills: Counter[str] | None = None) -> Outcome:
         body = self._chain(spec)

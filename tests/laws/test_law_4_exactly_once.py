@@ -4,6 +4,7 @@ exactly one commit, or is listed with the reason as left out."""
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import threading
 from collections import Counter
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microsfl.core.unit import UnitKey
-from microsfl.errors import InputError, RoundClosed
+from microsfl.errors import InputError, RoundClosed, RunExists
 from microsfl.sync import keys
 from microsfl.sync.seals import seal
 from microsfl.wire.messages import Backward, Gradients, Step
@@ -244,6 +245,20 @@ def test_law_4_the_first_contribution_of_a_unit_is_the_one_that_counts() -> None
         answer = world.new_replica().answer("/v1/backward", request.model_copy(update=other).pack())
         assert Gradients.unpack(answer).version == 0
     assert {path: world.body_store.get(path) for path in stored} == stored
+
+
+def test_law_4_whoever_asks_for_another_run_of_that_name_changes_nothing() -> None:
+    """What is refused must not be what a replica goes on to compute with."""
+    of = spec_of(strategy={"sync": 1}, data={"clients": CLIENTS})
+    other = {"name": "sflv1", "body_optimizer": {"name": "SGD", "lr": 9.0}, "server_optimizer": {"name": "FedAvgM"}}
+    world, undisturbed = world_with_clients(of), world_with_clients(of)
+    for number in range(of.run.rounds):
+        for replica in (*world.split.replicas, *world.fed.replicas):
+            with pytest.raises(RunExists):
+                replica.calls["/v1/runs"]({"spec": json.loads(spec_of(strategy=other).to_json())})
+        world.round(number)
+    undisturbed.run()
+    assert (world.body_hash(), world.client_hash()) == (undisturbed.body_hash(), undisturbed.client_hash())
 
 
 def test_law_4_the_audit_finds_a_contribution_counted_twice() -> None:

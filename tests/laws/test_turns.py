@@ -145,6 +145,32 @@ def test_law_3_a_replica_dies_between_each_contribution_and_its_commit(
     assert commits(world) == commits(finished(of))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_replica_that_is_asked_while_another_finishes_the_unit_computes_it_on_the_same_version(name: str) -> None:
+    """One hung, the client asked another, and the first woke up just before that one looked for the newest version."""
+    of = spec(name, u_shaped=False)
+    world = world_of(of)
+
+    def two_at_a_time(path: str, _body: bytes | None, ask: Any, _order: Any) -> Any:
+        first, second = world.new_replica(), world.new_replica()
+        if path == "/v1/step":
+            sync = second.messages[path][1].__self__._run("toy").sync  # type: ignore[attr-defined]
+            real = sync.pick
+
+            def late(version: int | None, at_least: int) -> int:
+                ask(first)
+                picked: int = real(version, at_least)
+                return picked
+
+            sync.pick = late
+        return ask(second)
+
+    world.split.faults = two_at_a_time
+    world.run()
+    assert commits(world) == commits(finished(of))
+    assert world.client_hash() == finished(of).client_hash()
+
+
 def half_done(of: Any, waiting: set[UnitKey] | None = None) -> World:
     """A world whose clients trained in round 0, and the contributions of these units, or of all, wait for a commit."""
     world = world_of(of)

@@ -194,6 +194,22 @@ def test_cells_of_one_seed_and_partition_have_the_same_data_and_the_same_initial
     assert len({one for found in shares.values() for one in found}) == len(shares) == 8
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"model": {"front_weights": "front-{seed}.safetensors"}},
+        {"servers": {"split": 8}},
+        {"run": {"deadline_s": 60, "quorum": 0.5}},
+        {"data": {"batch_size": 8}},
+    ],
+)
+def test_methods_that_differ_in_anything_are_not_the_same_work(own: Values) -> None:
+    compare = {"methods": ["one", "other"], "seeds": [0], "method": {"one": {}, "other": own}}
+    one, other = grid(compare)
+    assert one.work != other.work
+    assert one.work == grid({**compare, "methods": ["one"]})[0].work
+
+
 def fingerprint(spec: RunSpec) -> str:
     """A hash of the whole model's initial weights."""
     state = build_parts(spec, []).joined().state_dict()

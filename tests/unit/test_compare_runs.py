@@ -235,4 +235,5 @@ def test_what_is_the_same_work_is_done_once(simulated: list[str]) -> None:
     assert compare({"methods": ["fedavg", "centralized"], "partitions": partitions, "clients": [2, 3]}) == 0
     assert len(simulated) == 4 + 1
     accuracies = {row["accuracy"] for row in rows("cells.csv") if row["method"] == "centralized"}
-    assert len(accuracies) == 1 and len(rows("cells.csv")) == 8
+    assert len(accuracies) == 1
+    assert len(rows("cells.csv")) == 8

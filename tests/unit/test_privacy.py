@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microsfl.core.privacy import protect
-from microsfl.core.randomness import generator
+from microsfl.core.randomness import SecretGenerator, generator
 from microsfl.wire.tensors import decode
 from tests.world import MODELS, World, spec_of, toy_data
 
@@ -54,6 +54,32 @@ def test_the_noise_has_the_standard_deviation_and_nothing_else_changes() -> None
     assert protect(x, clip_norm=0.0, noise_std=0.0) is x
     with pytest.raises(ValueError, match="generator"):
         protect(x, clip_norm=0.0, noise_std=0.3)
+
+
+@pytest.mark.parametrize("shape", [(100_001,), (400, 25, 10)])
+def test_secret_noise_is_normal_and_decided_by_key_and_context(shape: tuple[int, ...]) -> None:
+    drawn = SecretGenerator(b"key", "train", 1).normal(shape, torch.float64)
+    assert drawn.shape == shape
+    numbers = drawn.flatten()
+    for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
+        assert (numbers**power).mean().item() == pytest.approx(moment, abs=0.1)
+    assert ((numbers.abs() < 1).double().mean().item()) == pytest.approx(0.6827, abs=0.01)
+    assert torch.equal(drawn, SecretGenerator(b"key", "train", 1).normal(shape, torch.float64))
+    for key, context in ((b"kez", ("train", 1)), (b"key", ("train", 2)), (b"keyt", ("rain", 1))):
+        assert (drawn - SecretGenerator(key, *context).normal(shape, torch.float64)).abs().mean() > 1
+
+
+def test_tensors_that_cross_together_have_secret_noise_of_their_own() -> None:
+    one = SecretGenerator(b"key")
+    first, second = (protect(torch.zeros(8, 8), clip_norm=0.0, noise_std=1.0, generator=one) for _ in range(2))
+    assert (first - second).abs().min() > 0
+
+
+def test_private_noise_is_from_no_generator_of_torch_whose_every_seed_can_be_tried() -> None:
+    seed = 2**40 + 7
+    assert torch.equal(torch.randn(9, generator=generator(seed)), torch.randn(9, generator=generator(7)))
+    model = World(spec_of(privacy={"noise_std": 0.1})).join("one", toy_data()).model
+    assert isinstance(model._noise(0, "one", "train", 0), SecretGenerator)
 
 
 def sent_by(world: World) -> list[bytes]:

@@ -57,6 +57,31 @@ def test_a_run_without_a_cut_has_a_client_area_alone(tmp_path: Path) -> None:
         assert (begun.spec.store.body, begun.spec.store.client) == ("auto", f"{url}/client")
 
 
+def test_the_file_of_a_front_is_named_anew_as_no_store_knows_where_it_is(tmp_path: Path) -> None:
+    model = {"front_weights": "/there/front.safetensors", "front_sha256": "0" * 64}
+    begun = RunSpec.parse({"run": {"name": "a"}, "model": model})
+    for area in ("body", "client"):
+        create_run(open_store(f"file://{tmp_path}/store/{area}"), begun)
+    (tmp_path / "run.toml").write_text(to_toml(begun))
+    for target in (str(tmp_path), f"file://{tmp_path}/store"):
+        found = find(target, None, None, None, "/here/front.safetensors").spec
+        assert (found.model.front_weights, found.decisive) == ("/here/front.safetensors", begun.decisive)
+    assert find(str(tmp_path), None, None, None).spec == begun
+
+
+def test_the_processes_of_a_resumed_run_look_where_its_files_are_now(tmp_path: Path) -> None:
+    from microsfl.launch.federation import Federation
+
+    federation = Federation(RunSpec.parse({"store": {"client": "memory://"}}), tmp_path / "run", resume=True)
+    federation.coordinator = "http://127.0.0.1:1"
+    model = federation.spec.model.model_copy(update={"front_weights": "/here/front.safetensors"})
+    data = federation.spec.data.model_copy(update={"path": "/here"})
+    federation.spec = federation.spec.model_copy(update={"model": model, "data": data})
+    client = federation._client(("client-00",))
+    assert (client.path, client.front_weights) == ("/here", "/here/front.safetensors")
+    assert federation._fed_server().front_weights == "/here/front.safetensors"
+
+
 def wrong(kind: type[InputError] | type[StoreCorrupt], words: str, *arguments: Any) -> None:
     with pytest.raises(kind, match=words):
         find(*arguments)
@@ -68,6 +93,7 @@ def test_what_is_unclear_or_not_there_is_named(store: str, tmp_path: Path) -> No
     wrong(RunNotFound, "no run 'c' in .*; it has a, b", store, None, "c", None)
     wrong(InvalidSetting, "holds 0 runs", f"file://{tmp_path}/empty", None, None, None)
     wrong(InvalidSetting, "--client-store", f"{store}/body", None, "a", None)
+    wrong(InvalidSetting, "--front-weights", store, None, "a", None, "front.safetensors")
     (tmp_path / "run.toml").write_text(to_toml(spec()))
     wrong(RunNotFound, "no run 'z'", str(tmp_path), None, "z", None)
 

@@ -44,6 +44,16 @@ REFUSED: list[tuple[dict[str, Any], type[InputError], str]] = [
         InvalidSetting,
         r"trim = 0\.1 of 7 clients cuts nobody off; use 0\.15 or more",
     ),
+    (
+        {"strategy": {"proximal_mu": 0.1, "front_update": "never", "tail_update": "round"}},
+        InvalidSetting,
+        r"proximal_mu = 0\.1 pulls nothing",
+    ),
+    (
+        {"model": {"u_shaped": False}, "strategy": {"proximal_mu": 0.1, "front_update": "round"}},
+        InvalidSetting,
+        "proximal_mu",
+    ),
     ({"servers": {"device": "gpu"}}, InvalidSetting, r"servers\.device: .*cuda.*'gpu'"),
     ({"data": 3}, InvalidSetting, "data: .*got 3"),
 ]

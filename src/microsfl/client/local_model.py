@@ -26,7 +26,7 @@ from ..core.client_side import (
     unpack_steppers,
 )
 from ..core.privacy import protect
-from ..core.randomness import generator
+from ..core.randomness import SecretGenerator, generator
 from ..core.reduce import OptimizerRule
 from ..core.schedule import Schedule
 from ..core.step import Tensors
@@ -61,7 +61,7 @@ class LocalModel:
             step_rounds=strategy.step_rounds,
             step_factor=strategy.step_factor,
         )
-        self._secret = os.urandom(16).hex()  # never leaves this process
+        self._secret = os.urandom(32)  # never leaves this process
 
     def begin_round(self, round_: int) -> None:
         """With the weights and optimizers that it has now."""
@@ -143,13 +143,16 @@ class LocalModel:
     def _protected(self, activations: Tensors, purpose: str, round_: int, batch: int) -> Tensors:
         """What leaves the front: floating-point tensors clipped and noisy, others as they are."""
         privacy = self.spec.privacy
-        noise = None
-        if privacy.noise_std:
-            secret = self.spec.run.seed if privacy.noise_seed == "run" else self._secret
-            noise = generator(seed_of("noise", secret, round_, self.client, purpose, batch))
+        noise = self._noise(round_, self.client, purpose, batch) if privacy.noise_std else None
         return {
             name: protect(tensor, clip_norm=privacy.clip_norm, noise_std=privacy.noise_std, generator=noise)
             if tensor.is_floating_point()
             else tensor
             for name, tensor in activations.items()
         }
+
+    def _noise(self, *context: object) -> torch.Generator | SecretGenerator:
+        """What draws the noise of one batch."""
+        if self.spec.privacy.noise_seed == "run":
+            return generator(seed_of("noise", self.spec.run.seed, *context))
+        return SecretGenerator(self._secret, "noise", *context)

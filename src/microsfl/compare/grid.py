@@ -41,15 +41,14 @@ class Cell:
 
     @property
     def work(self) -> RunSpec:
-        """All that its result depends on: equal for cells that are run once for all of them, as that of one client
+        """All that its result may depend on: equal for cells that are run once for all of them, as that of one client
         with the data of all is, however the others divide them."""
-        spec = self.spec.decisive
-        data = spec.data.model_copy(update={"path": self.spec.data.path})
-        if spec.strategy.traits.pooled:
+        data = self.spec.data
+        if self.spec.strategy.traits.pooled:
             undivided = ("clients", "partition", "alpha", "shards_per_client")
             data = data.model_copy(update={name: DataTable.model_fields[name].default for name in undivided})
-        run = spec.run.model_copy(update={"name": RunTable.model_fields["name"].default})
-        return spec.model_copy(update={"run": run, "data": data})
+        run = self.spec.run.model_copy(update={"name": RunTable.model_fields["name"].default})
+        return self.spec.model_copy(update={"run": run, "data": data})
 
 
 def cells(comparison: Comparison) -> list[Cell]:

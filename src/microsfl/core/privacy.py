@@ -9,9 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .randomness import SecretGenerator
+
 
 def protect(
-    activations: Tensor, *, clip_norm: float, noise_std: float, generator: torch.Generator | None = None
+    activations: Tensor,
+    *,
+    clip_norm: float,
+    noise_std: float,
+    generator: torch.Generator | SecretGenerator | None = None,
 ) -> Tensor:
     """Activations [samples, …] of a floating dtype, clipped and noisy; differentiable, and the same object if neither.
 
@@ -28,6 +34,9 @@ def protect(
     if noise_std:
         if generator is None:
             raise ValueError("Noise is drawn from a generator of its own, so that it can be drawn again; give one.")
-        noise = torch.randn(activations.shape, generator=generator, dtype=activations.dtype)
+        if isinstance(generator, SecretGenerator):
+            noise = generator.normal(activations.shape, activations.dtype)
+        else:
+            noise = torch.randn(activations.shape, generator=generator, dtype=activations.dtype)
         activations = activations + noise_std * noise.to(activations.device)
     return activations

@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 
 class Federation:
-    """The processes of a run: coordinator, split servers, fed server and clients.
+    """The processes of a run: coordinator and clients, split servers and fed server as far as the strategy needs them.
 
         with microsfl.Federation(spec) as federation:
             body = microsfl.RemoteBody(run=spec.run.name, coordinator=federation.coordinator)
@@ -217,6 +217,7 @@ class Federation:
             id="fed-server",
             coordinator=self.coordinator,
             store_url=self.store_url("client"),
+            front_weights=self.spec.model.front_weights,
             allow_models=_own_function(self.spec.model.name),
         )
 
@@ -224,6 +225,9 @@ class Federation:
         return ClientSettings(
             coordinator=self.coordinator,
             ids=ids,
+            # A run that is resumed may be known to the records with the paths of before.
+            path=self.spec.data.path,
+            front_weights=self.spec.model.front_weights,
             allow_models=_own_function(self.spec.model.name),
             allow_datasets=_own_function(self.spec.data.dataset),
             device=self.spec.servers.client_device,

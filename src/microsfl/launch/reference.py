@@ -31,8 +31,8 @@ ALLOWED = {
     "model.front_sha256": "not set, 64 hexadecimal digits",
     "servers.device": DEVICES,
     "servers.client_device": DEVICES,
-    "store.body": "auto, file:///absolute/folder",
-    "store.client": "auto, file:///absolute/folder",
+    "store.body": "auto, file:///absolute/folder, s3://bucket/prefix",
+    "store.client": "auto, file:///absolute/folder, s3://bucket/prefix",
     "records.url": "auto, an SQLAlchemy URL as sqlite:////absolute/file.db",
 }
 

@@ -24,7 +24,9 @@ class Begun:
     folder: Path | None
 
 
-def find(target: str, client_store: str | None, run: str | None, path: str | None) -> Begun:
+def find(
+    target: str, client_store: str | None, run: str | None, path: str | None, front_weights: str | None = None
+) -> Begun:
     """The run to go on with.
 
     Args:
@@ -33,6 +35,7 @@ def find(target: str, client_store: str | None, run: str | None, path: str | Non
         client_store: URL of the client area, when it stands elsewhere.
         run: its name, when the store holds several.
         path: folder of the data set's files on this machine, when it is not where the run folder says.
+        front_weights: file that the run's front began with, when it is not where the run folder says; no store knows.
 
     Raises:
         InvalidSetting: when the target is neither, or it is not clear which run is meant, or the run was simulated.
@@ -40,9 +43,9 @@ def find(target: str, client_store: str | None, run: str | None, path: str | Non
         StoreCorrupt: when its specification cannot be read.
     """
     if "://" not in target:
-        return _in_folder(Path(target), run, path)
+        return _in_folder(Path(target), run, path, front_weights)
     spec = _in_stores(target, client_store, run)
-    return Begun(_with_path(spec, path), None)
+    return Begun(_with_paths(spec, path, front_weights), None)
 
 
 def _in_stores(target: str, client_store: str | None, run: str | None) -> RunSpec:
@@ -66,17 +69,21 @@ def _open(area: str, url: str) -> ObjectStore:
     return open_store(url, area_environment(area, os.environ))
 
 
-def _with_path(spec: RunSpec, path: str | None) -> RunSpec:
-    return spec if path is None else spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
+def _with_paths(spec: RunSpec, path: str | None, front_weights: str | None) -> RunSpec:
+    if front_weights is not None and spec.model.front_sha256 is None:
+        raise InvalidSetting(f"Run '{spec.run.name}' began without a file for its front: leave --front-weights out.")
+    data = spec.data.model_copy(update={} if path is None else {"path": path})
+    model = spec.model.model_copy(update={} if front_weights is None else {"front_weights": front_weights})
+    return spec.model_copy(update={"data": data, "model": model})
 
 
-def _in_folder(folder: Path, run: str | None, path: str | None) -> Begun:
+def _in_folder(folder: Path, run: str | None, path: str | None, front_weights: str | None) -> Begun:
     file = folder / "run.toml"
     if not file.is_file():
         raise InvalidSetting(f"{folder} is not a run folder: it has no run.toml. Name one, or the URL of a store.")
     if (folder / SIMULATED).is_file():
         raise InvalidSetting(f"The run in {folder} was simulated: nothing was kept to go on with. Simulate it again.")
-    spec = _with_path(read_spec(file, ()), path)
+    spec = _with_paths(read_spec(file, ()), path, front_weights)
     return Begun(spec, folder) if run in (None, spec.run.name) else _no(run, [spec.run.name], str(folder))
 
 

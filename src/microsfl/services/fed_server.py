@@ -40,8 +40,9 @@ class FedServer:
         """Create the run in the client area, with version 0."""
         spec = RunSpec.parse(call.get("spec") or {})
         begins = not self.store.exists(keys.commit(spec.run.name, keys.CLIENT, 0))
-        sync = self._open(spec, begins=begins)
+        sync = self._made(spec, begins=begins)
         create_run(self.store, spec)
+        self.runs[spec.run.name] = sync
         if begins:
             sync.initialize()
         return self.status(spec.run.name)
@@ -89,18 +90,18 @@ class FedServer:
 
     def _run(self, name: str) -> ClientSync:
         known = self.runs.get(name)
-        return known if known is not None else self._open(load_run(self.store, name))
+        if known is None:
+            known = self.runs[name] = self._made(load_run(self.store, name))
+        return known
 
-    def _open(self, spec: RunSpec, *, begins: bool = False) -> ClientSync:
+    def _made(self, spec: RunSpec, *, begins: bool = False) -> ClientSync:
         parts = build_parts(spec, self.settings.allow_models)
         frozen = spec.strategy.front_update == "never"
         if begins and not frozen:  # later on, the weights that a run began with are in its version 0
             load_front(spec, parts.front, self.settings.front_weights)
         held = client_side(spec, parts)
         initial = exchanged(held, front_is_frozen=frozen)
-        sync = ClientSync(self.store, spec.run.name, initial, rule_of(spec, held))
-        self.runs[spec.run.name] = sync
-        return sync
+        return ClientSync(self.store, spec.run.name, initial, rule_of(spec, held))
 
 
 def rule_of(spec: RunSpec, parts: Mapping[str, nn.Module]) -> AverageRule:

@@ -64,11 +64,12 @@ class SplitServer:
     def prepare(self, call: Json) -> Json:
         """Create the run in the body area, with version 0."""
         spec = RunSpec.parse(call.get("spec") or {})
+        run = self._made(spec)
+        create_run(self.store, spec)
         known = self.runs.get(spec.run.name)
         if known is not None and known.spec.decisive != spec.decisive:  # the store may be a new one
             self.versions.drop_run(spec.run.name)
-        run = self._open(spec)
-        create_run(self.store, spec)
+        self.runs[spec.run.name] = run
         run.sync.initialize()
         return self.status(spec.run.name)
 
@@ -152,18 +153,18 @@ class SplitServer:
 
     def _run(self, name: str) -> Run:
         known = self.runs.get(name)
-        return known if known is not None else self._open(load_run(self.store, name))
+        if known is None:
+            known = self.runs[name] = self._made(load_run(self.store, name))
+        return known
 
-    def _open(self, spec: RunSpec) -> Run:
+    def _made(self, spec: RunSpec) -> Run:
         rule = _rule(spec)
         body = build_parts(spec, self.settings.allow_models).body.to(self.device)
         optimizer = rule.step.optimizer
         if any(True for _ in body.parameters()):  # wrong options are told now, not at the first commit
             make_optimizer(optimizer.name, body.parameters(), optimizer.options)
         kind = BodyCopies if spec.strategy.traits.body == "copies" else BodySync
-        run = Run(spec, kind(self.store, spec.run.name, body, rule, self.versions), LRUCache(SHAPES_KEPT))
-        self.runs[spec.run.name] = run
-        return run
+        return Run(spec, kind(self.store, spec.run.name, body, rule, self.versions), LRUCache(SHAPES_KEPT))
 
     def _forward(
         self, run: Run, unit: UnitMessage, version: int, activations: Tensors, needs_grad: Sequence[str]

@@ -103,6 +103,12 @@ def _problems(
             f"strategy.front_update = '{strategy.front_update}' leaves the auxiliary head of {strategy.name} nothing "
             "to do: use 'batch'."
         )
+    rhythms = (strategy.front_update, strategy.tail_update if model.u_shaped else "never")
+    if strategy.proximal_mu and traits.split and "batch" not in rhythms:
+        yield (
+            f"strategy.proximal_mu = {strategy.proximal_mu:g} pulls nothing where no part of a client is stepped each "
+            "batch: a round's only step begins at the weights that it would pull to. Leave it out, or use 'batch'."
+        )
     if strategy.warmup_rounds > run.rounds:
         yield f"strategy.warmup_rounds = {strategy.warmup_rounds} is more than run.rounds = {run.rounds}."
     if model.front_sha256 is not None and not traits.split and strategy.front_update != "never":

@@ -92,7 +92,7 @@ class StrategyTable(Table):
     unit: Literal["auto"] | Positive = Field(
         "auto",
         description="Batches that travel in one request. Only 1 is possible while the front is stepped each batch. "
-        "auto: 1 then, else 16 with sync = 'round', or sync / clients.",
+        "auto: 1 then, and for every strategy but filesync; else 16 with sync = 'round', or sync / clients.",
     )
     front_update: Literal["batch", "round", "never"] = Field(
         "batch", description="When the front is stepped; never: it is frozen, in evaluation mode, and not exchanged."
@@ -128,7 +128,7 @@ class StrategyTable(Table):
     )
     client_optimizer: OptimizerTable = Field(
         default_factory=lambda: OptimizerTable(name="SGD", lr=0.2),
-        description="The optimizer of front and tail on each client; its state stays there from round to round.",
+        description="The optimizer of what a client trains; each client goes on with its own state in the next round.",
     )
     server_optimizer: ServerOptimizerTable = Field(
         default_factory=ServerOptimizerTable,

@@ -110,10 +110,11 @@ class BodySync:
         Raises:
             VersionNotFound: when there is no such version.
         """
-        done = self.contribution(unit) if version is None else None
-        if done is None and version is None and self.rule.turns:
+        if version is None and self.rule.turns:
             self._commit_one_by_one(unit.round)
         picked = self.pick(version, at_least)
+        # Only now: with no contribution yet, the version that was picked before cannot have this very unit in it.
+        done = self.contribution(unit) if version is None else None
         return picked if done is None else done.version
 
     def pick(self, version: int | None, at_least: int) -> int:

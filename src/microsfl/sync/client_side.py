@@ -39,7 +39,7 @@ class ClientSync:
     """The client-side model of one run on a store.
 
     Args:
-        initial: the weights that clients exchange, named front.<…> and tail.<…>, as the run starts with them.
+        initial: the weights that clients exchange, named <part>.<…>, as the run starts with them.
     """
 
     def __init__(self, store: Store, run: str, initial: Tensors, rule: AverageRule) -> None:

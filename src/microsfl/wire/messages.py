@@ -162,7 +162,7 @@ class Predict(Message):
 
 
 class Update(Message):
-    """Client -> fed server: client-side weights after a round, named front.<…> and tail.<…>.
+    """Client -> fed server: client-side weights after a round, named front.<…>, tail.<…> and perhaps aux.<…>.
 
     optimizer, scalars: state of the client's optimizers, named likewise. It is not averaged: it is kept so that a
     client that comes back without its memory can go on as if nothing had been.
