@@ -126,6 +126,14 @@ def test_what_was_trained_by_who_was_passed_over_counts_and_breaks_no_chain() ->
     assert pending(play(state, [Trained(c, 0)]))[-1] == Aggregate(0, names(3), last=c)
 
 
+def test_who_lost_its_turn_to_another_is_never_the_last() -> None:
+    """It may have uploaded when it had its turn, and an upload counts once: c's training must not go with it."""
+    state, (a, b, c) = in_turns(quorum=3)
+    state = play(state, [Trained(a, 0), ClientLost(b), Trained(c, 0), ClientBack(b)])
+    assert (state.last, pending(state)) == (c, (Train(b, 0),))
+    assert pending(play(state, [Trained(b, 0)]))[-1] == Aggregate(0, names(3), last=c)
+
+
 def test_a_late_turn_is_passed_over_when_the_quorum_can_do_without_it() -> None:
     state, (a, b, c) = in_turns(quorum=2)
     late, commands = step(state, DeadlinePassed(0, Phase.TRAINING))

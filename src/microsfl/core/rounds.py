@@ -175,8 +175,12 @@ def _back(state: RunState, client: str) -> RunState:
 
 
 def _last(state: RunState, client: str) -> str | None:
-    """Whose client-side weights the next one begins with. One that was passed over breaks no chain that goes on."""
-    return client if state.handed_on and (client == state.turn or state.last is None) else state.last
+    """Whose client-side weights the next one begins with.
+
+    One that lost its turn may have uploaded before it did, and an upload counts once: so its weights may come from
+    before those of whoever trained in the meantime. While nobody has, they cannot.
+    """
+    return client if state.handed_on and (client not in state.passed or state.last is None) else state.last
 
 
 def _hand_turn(state: RunState) -> RunState:
@@ -186,7 +190,10 @@ def _hand_turn(state: RunState) -> RunState:
         return state
     there = [client for client in waiting if client not in state.away]
     turn = next(iter(there or waiting), None)
-    return state if turn == state.turn else replace(state, turn=turn)
+    if turn == state.turn:
+        return state
+    passed = state.passed | {state.turn} if state.turn in waiting else state.passed
+    return replace(state, turn=turn, passed=frozenset(one for one in passed if one is not None))
 
 
 def _chosen(state: RunState, round_: int) -> tuple[str, ...]:
@@ -208,6 +215,7 @@ def _begin_round(state: RunState, round_: int) -> RunState:
         chosen=_chosen(state, round_),
         trained=frozenset(),
         last=None,
+        passed=frozenset(),
         reduced=False,
         aggregated=False,
         evaluated=frozenset(),

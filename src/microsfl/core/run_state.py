@@ -55,6 +55,7 @@ class RunState:
     clients: tuple[str, ...] = ()  # sorted; fixed when the run begins; a client's position is its index
     chosen: tuple[str, ...] = ()  # who trains in this round, in order
     turn: str | None = None  # with turns: who trains now
+    passed: frozenset[str] = frozenset()  # with turns: who lost theirs in this round; the chain went on without them
     trained: frozenset[str] = frozenset()
     last: str | None = None  # where weights are handed on: whose are the newest of this round
     reduced: bool = False
@@ -126,7 +127,7 @@ def quorum_of(share: float, clients: int) -> int:
 def to_json(state: RunState) -> str:
     """The state as JSON; equal states give equal text."""
     values = dict(vars(state))
-    for name in ("trained", "evaluated", "away"):
+    for name in ("trained", "evaluated", "away", "passed"):
         values[name] = sorted(values[name])
     return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
@@ -137,6 +138,7 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     "trained": frozenset,
     "evaluated": frozenset,
     "away": frozenset,
+    "passed": frozenset,
     "status": Status,
     "begins": Phase,
 }

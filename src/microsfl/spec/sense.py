@@ -86,7 +86,7 @@ def _problems(
             f"strategy.average = '{strategy.average}' of {training} clients is no more robust than their mean; it "
             "takes 3 or more, or average = 'mean'."
         )
-    if strategy.average == "trimmed-mean" and int(strategy.trim * training) < 1:
+    if strategy.average == "trimmed-mean" and math.floor(strategy.trim * training + 1e-9) < 1:
         enough = math.ceil(100 / training) / 100
         yield (
             f"strategy.trim = {strategy.trim:g} of {training} clients cuts nobody off; use {enough:g} or more, or "

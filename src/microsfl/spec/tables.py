@@ -102,7 +102,9 @@ class ModelTable(Table):
 
 class PrivacyTable(Table):
     clip_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        0.0, description="Largest L2 norm of a sample's smashed data; larger ones are scaled down to it. 0: no bound."
+        0.0,
+        description="Largest L2 norm of a sample in a tensor that leaves the front; larger ones are scaled down to it. "
+        "0: no bound.",
     )
     noise_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0, description="Standard deviation of the Gaussian noise added to the smashed data, after clipping."
