@@ -12,7 +12,7 @@ import pytest
 
 from microsfl.launch.child import Child
 from microsfl.launch.control import Control
-from tests.faults.chaos import Cluster, Outcome, audit, spec_of
+from tests.faults.chaos import Cluster, Outcome, acknowledged, audit, spec_of
 
 HANGS_S = 2.0
 
@@ -72,4 +72,4 @@ def test_the_run_ends_as_if_nothing_had_been(
         living.finish(control)
     outcome = living.outcome(spec)
     assert outcome.hashes == calm.hashes
-    audit(outcome.commits)
+    audit(outcome.commits, outcome.stored, acknowledged(spec))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from microsfl.store.objects import open_store
-from tests.faults.chaos import Cluster, Outcome, audit, cluster, schedule, spec_of
+from tests.faults.chaos import Cluster, Outcome, acknowledged, audit, cluster, schedule, spec_of
 from tests.s3_server import environment_for, s3_server
 
 pytestmark = pytest.mark.slow  # two minutes
@@ -33,10 +33,11 @@ def test_law_3_the_weights_on_s3_and_postgresql_are_those_on_files(cloud: Cluste
 
 @pytest.mark.parametrize("seed", [1, 4])
 def test_law_3_and_under_sigkill_too(seed: int, cloud: Cluster, calm: Outcome) -> None:
-    outcome = cloud.run(spec_of(f"chaos-{seed}"), schedule(seed))
+    spec = spec_of(f"chaos-{seed}")
+    outcome = cloud.run(spec, schedule(seed))
     assert sum(outcome.kills.values()) > 0
     assert outcome.hashes == calm.hashes
-    audit(outcome.commits)
+    audit(outcome.commits, outcome.stored, acknowledged(spec))
 
 
 def test_law_6_neither_bucket_holds_the_other_s_files(cloud: Cluster) -> None:
