@@ -2,12 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# A file of tests stays with one worker, and so do the processes that its tests share.
+WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: help setup demo test test-all lint docs clean
 
 help:
 	@echo "make demo      train on real digits through stateless split servers, on this machine"
-	@echo "make test      the tests (some 8 minutes on two cores)"
+	@echo "make test      the tests (some 5 minutes on two cores)"
 	@echo "make test-all  the tests and the slow ones"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      write the generated reference pages again"
@@ -26,10 +28,10 @@ demo: setup
 	$(BIN)/microsfl run
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 test-all: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 lint: setup
 	$(BIN)/ruff check .
