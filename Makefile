@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# A file of tests stays with one worker, and so do the processes that its tests share.
-WORKERS ?= -n 2 --dist loadfile
+# Each worker has servers of its own.
+WORKERS ?= -n 2 --dist worksteal
 
 .PHONY: help setup demo test test-all lint docs clean
 
