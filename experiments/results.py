@@ -48,9 +48,9 @@ def distilled(folder: Path) -> list[Row]:
 
 
 def largest_drop(accuracies: Sequence[float]) -> float:
-    """Of one round to the next, after the first few."""
+    """Of one round to the next, after the first few; negative when each was better than the one before."""
     settled = accuracies[SETTLED:]
-    return max([before - after for before, after in pairwise(settled)], default=0.0)
+    return max(before - after for before, after in pairwise(settled))
 
 
 def _row(key: tuple[str, ...], cells: Sequence[Sequence[Row]], table: Row) -> Row:
@@ -64,7 +64,7 @@ def _row(key: tuple[str, ...], cells: Sequence[Sequence[Row]], table: Row) -> Ro
         **at,
         "accuracy": f"{mean(last):.4f}",
         "accuracy_std": f"{stdev(last):.4f}" if len(last) > 1 else "",
-        "largest_drop": f"{mean(map(largest_drop, curves)):.4f}",
+        "largest_drop": f"{mean(map(largest_drop, curves)):.4f}" if len(curves[0]) > SETTLED + 1 else "",
         "worst_client": f"{float(table['client_accuracy_min']):.4f}" if table["client_accuracy_min"] else "",
         "bytes_per_round": f"{float(table['bytes_up_per_round']) + float(table['bytes_down_per_round']):.0f}",
         "client_flops_per_round": f"{float(table['client_flops_per_round']):.0f}",
@@ -72,14 +72,16 @@ def _row(key: tuple[str, ...], cells: Sequence[Sequence[Row]], table: Row) -> Ro
     }
 
 
-def tables(rows: Sequence[Row]) -> str:
-    """For each kind of data, the methods with their curves and costs; most participants first."""
+def tables(rows: Sequence[Row], pictures: Path) -> str:
+    """For each kind of data, the methods with their curves and costs, its plots, and the numbers of participants."""
     blocks = []
     for partition in dict.fromkeys(row["partition"] for row in rows):
         here = [row for row in rows if row["partition"] == partition]
         most = max((row["participants"] for row in here), key=_number)
         blocks.append(f"### {partition}, {_of(most)} in a round")
         blocks.append(_markdown(_line(row, here) for row in here if row["participants"] == most))
+        plots = sorted(pictures.glob(f"{partition}_*.png"))
+        blocks += [f"![accuracy and loss, {partition}]({pictures.name}/{plot.name})" for plot in plots]
         if len({row["participants"] for row in here}) > 1:
             blocks.append("Accuracy at the end, by clients that train in a round:")
             blocks.append(_markdown(_by_participants(here)))
@@ -94,7 +96,7 @@ def _line(row: Row, here: Sequence[Row]) -> dict[str, str]:
         **curve,
         "accuracy": f"**{float(row['accuracy']):.4f}**" + (f" ± {row['accuracy_std']}" if row["accuracy_std"] else ""),
         "worst client": row["worst_client"][:5] or "–",
-        "largest drop": row["largest_drop"],
+        "largest drop": row["largest_drop"] or "–",
         "bytes a round": size(float(row["bytes_per_round"])),
         "FLOPs of a client": count(float(row["client_flops_per_round"])),
         "spared": f"{100 * float(row['spared_share']):.0f} %",
@@ -124,14 +126,14 @@ def _of(participants: str) -> str:
 def page(name: str) -> str:
     """The page as its file has it. Raises ValueError when a marker is missing."""
     with (RESULTS / f"{name}.csv").open(encoding="utf-8") as file:
-        found = tables(list(csv.DictReader(file)))
+        found = tables(list(csv.DictReader(file)), RESULTS / name)
     before, rest = (RESULTS / f"{name}.md").read_text("utf-8").split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n{found}\n{END}{after}"
 
 
 def take_over(name: str, folder: Path) -> None:
-    """Write the CSV file, and copy the plots in a quarter of their size."""
+    """Write the CSV file, and copy the plots of most participants in a quarter of their size."""
     rows: Sequence[Mapping[str, str]] = distilled(folder)
     with (RESULTS / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -140,7 +142,9 @@ def take_over(name: str, folder: Path) -> None:
     pictures = RESULTS / name
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir()
-    for plot in sorted((folder / "plots").glob("*.png")):
+    participants = {row["participants"] for row in rows}
+    wanted = "*.png" if len(participants) == 1 else f"*_{max(participants, key=_number)}.png"
+    for plot in sorted((folder / "plots").glob(wanted)):
         with Image.open(plot) as picture:
             picture.convert("RGB").quantize(96).save(pictures / plot.name, optimize=True)
 
