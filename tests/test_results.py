@@ -18,7 +18,7 @@ def mnist() -> Rows:
         return {(row["partition"], row["method"]): row for row in csv.DictReader(file) if row["participants"] == "20"}
 
 
-@pytest.mark.parametrize("name", ["mnist"])
+@pytest.mark.parametrize("name", ["mnist", "shards"])
 def test_pages_are_as_their_files_have_them(name: str) -> None:
     """`python -m experiments.results NAME` writes them again."""
     assert (results.RESULTS / f"{name}.md").read_text("utf-8") == results.page(name)

@@ -13,7 +13,7 @@ import torch
 
 from microsfl.client import transport
 from microsfl.client.transport import Http, SplitServers
-from microsfl.errors import ActivationsMissing, MicrosflError, RoundClosed, Unreachable
+from microsfl.errors import ActivationsMissing, MicrosflError, RoundClosed, StoreCorrupt, Unreachable
 from microsfl.wire.messages import Backward, Gradients
 
 Script = Callable[[str, bytes], tuple[int, bytes]]
@@ -108,9 +108,11 @@ def test_a_lone_server_that_recovers_is_asked_again(scripted: Callable[[Script],
     assert server.bodies[0] == server.bodies[2]
 
 
-def test_a_refusal_is_final_and_keeps_its_class(scripted: Callable[[Script], Scripted]) -> None:
-    first, second = scripted(refuse(RoundClosed("round 0 is closed"))), scripted(good)
-    with pytest.raises(RoundClosed, match="round 0 is closed"):
+@pytest.mark.parametrize("refusal", [RoundClosed("round 0 is closed"), StoreCorrupt("round 0 is closed")])
+def test_a_refusal_is_final_and_keeps_its_class(scripted: Callable[[Script], Scripted], refusal: MicrosflError) -> None:
+    """Of a corrupt store too: no other replica has another one."""
+    first, second = scripted(refuse(refusal)), scripted(good)
+    with pytest.raises(type(refusal), match="round 0 is closed"):
         split(*sorted([first.url]), retry_s=1.0).backward(REQUEST, {})
     assert (len(first.bodies), len(second.bodies)) == (1, 0)
 

@@ -13,7 +13,15 @@ from typing import Any, Literal, Protocol, TypeVar
 import urllib3
 
 from ..core.client_side import OptimizerState
-from ..errors import ActivationsMissing, ClientNotFound, MicrosflError, OperationError, Unreachable, from_wire
+from ..errors import (
+    ActivationsMissing,
+    ClientNotFound,
+    MicrosflError,
+    OperationError,
+    StoreCorrupt,
+    Unreachable,
+    from_wire,
+)
 from ..spec import RunSpec
 from ..wire.messages import Backward, Forward, Gradients, Message, Outputs, Predict, Step, Stored, Tensors, Update
 from ..wire.tensors import decode
@@ -95,7 +103,7 @@ class Http:
             kind: the body's media type. wait_s: how long the server may wait before it answers (a long poll).
 
         Raises:
-            InputError: whatever the server refuses the request with; trying again would not help.
+            InputError, StoreCorrupt: whatever the server refuses the request with; trying again would not help.
             Unreachable: when no server gave an answer within `retry_s`.
         """
         deadline = time.monotonic() + self.retry_s
@@ -130,7 +138,8 @@ class Http:
                 self._slowest_s = max(self._slowest_s, time.monotonic() - asked_at)
             return answer, ""
         refusal = from_wire(answer.status, _json(answer.data))
-        if isinstance(refusal, OperationError) or answer.status >= 500:
+        passes = isinstance(refusal, OperationError) or answer.status >= 500
+        if passes and not isinstance(refusal, StoreCorrupt):  # every replica has the same store
             return None, f"{url}: {refusal}"
         raise refusal
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import urllib3
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
-from ..errors import InputError, Unreachable, from_wire
+from ..errors import InputError, StoreCorrupt, Unreachable, from_wire
 from ..process import event
 from ..spec import RunSpec
 
@@ -55,8 +55,8 @@ class DataPlane:
     """Calls with retries: the next replica at once, then a growing pause with jitter, until `budget_s` is spent.
 
     `servers` is asked for the URLs before each attempt, so that a server which registers meanwhile is found. Every
-    method raises what a server has against the request itself (4xx) as it came, and `Unreachable` when the budget is
-    spent.
+    method raises what a server has against the request itself (4xx), or the store (`StoreCorrupt`), as it came, and
+    `Unreachable` when the budget is spent.
     """
 
     def __init__(self, budget_s: float = BUDGET_S, read_timeout_s: float = READ_TIMEOUT_S) -> None:
@@ -105,7 +105,7 @@ class DataPlane:
             raise _TryAgain(f"{url}: {broken}") from None
         if response.status >= 300:
             error = from_wire(response.status, payload)
-            if response.status < 500 and isinstance(error, InputError):
+            if isinstance(error, StoreCorrupt) or (response.status < 500 and isinstance(error, InputError)):
                 raise error  # no other replica would say anything else
             raise _TryAgain(f"{url}: {response.status} {error}")
         try:
