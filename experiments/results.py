@@ -17,12 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 
-from PIL import Image
-
+from experiments.pages import copy_plot, filled
 from microsfl.compare.markdown import count, markdown_table, size
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 KEYS = ("partition", "participants", "method", "label")
 ROUNDS = (1, 5, 10, 20, 50, 100)
 SETTLED = 5  # rounds after which an accuracy that falls counts as oscillation
@@ -127,13 +125,11 @@ def page(name: str) -> str:
     """The page as its file has it. Raises ValueError when a marker is missing."""
     with (RESULTS / f"{name}.csv").open(encoding="utf-8") as file:
         found = tables(list(csv.DictReader(file)), RESULTS / name)
-    before, rest = (RESULTS / f"{name}.md").read_text("utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{found}\n{END}{after}"
+    return filled((RESULTS / f"{name}.md").read_text("utf-8"), "results", found)
 
 
 def take_over(name: str, folder: Path) -> None:
-    """Write the CSV file, and copy the plots of most participants in a quarter of their size."""
+    """Write the CSV file, and copy the plots of most participants."""
     rows: Sequence[Mapping[str, str]] = distilled(folder)
     with (RESULTS / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -145,8 +141,7 @@ def take_over(name: str, folder: Path) -> None:
     participants = {row["participants"] for row in rows}
     wanted = "*.png" if len(participants) == 1 else f"*_{max(participants, key=_number)}.png"
     for plot in sorted((folder / "plots").glob(wanted)):
-        with Image.open(plot) as picture:
-            picture.convert("RGB").quantize(96).save(pictures / plot.name, optimize=True)
+        copy_plot(plot, pictures / plot.name)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ import click
 import pytest
 
 import microsfl
+from experiments import digits
 from microsfl.cli import cli
 from microsfl.client.remote_body import RemoteBody
 from microsfl.compare.config import CompareTable, MethodTable, parse_comparison
@@ -196,11 +197,10 @@ def test_the_guide_to_comparing_names_every_key_and_column() -> None:
 
 
 def test_the_readme_has_the_table_of_the_comparison_that_was_run() -> None:
-    """`python docs/compare_table.py` writes it again."""
-    module = script("compare_table")
-    assert module.updated(README) == README
+    """`python -m experiments.digits` writes it again."""
+    assert digits.updated(README) == README
     asked = tomllib.loads((ROOT / "examples" / "compare-digits.toml").read_text())
-    with module.TABLE.open() as file:
+    with digits.TABLE.open() as file:
         found = [(row["label"], row["partition"], row["seeds"]) for row in csv.DictReader(file)]
     grid = cells(parse_comparison(asked))
     seeds = str(len({cell.seed for cell in grid}))

@@ -52,6 +52,8 @@ def test_the_noise_has_the_standard_deviation_and_nothing_else_changes() -> None
     assert noisy.std().item() == pytest.approx(0.3, rel=0.01)
     assert abs(noisy.mean().item()) < 0.005
     assert protect(x, clip_norm=0.0, noise_std=0.0) is x
+    mask = x > 0
+    assert protect(mask, clip_norm=1.0, noise_std=0.3, generator=generator(0)) is mask
     with pytest.raises(ValueError, match="generator"):
         protect(x, clip_norm=0.0, noise_std=0.3)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import OperationError, StoreNotWritable
+from ..errors import StoreNotWritable
+from ..launch.preflight import check_matplotlib
 from .attacks import Dependence, Inverted, cases, dependence, guess, invert, labels_of
 from .finished import FinishedRun, Samples, attack_data, device_of, moved, on, read_run
 from .inversion import is_image
@@ -39,8 +39,8 @@ def audit_run(
     place = device_of(device)
     run = read_run(folder, path)
     images = is_image(_shape(run))
-    if images and importlib.util.find_spec("matplotlib") is None:
-        raise OperationError("The audit draws its pictures with matplotlib: pip install 'microsfl[run]'.")
+    if images:
+        check_matplotlib("The audit draws its pictures")
     run = replace(run, parts=moved(run.parts, place))
     attacker, victims = (on(place, one) for one in attack_data(run.spec, samples=samples, seed=seed))
     with stages() as stage:

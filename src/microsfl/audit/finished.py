@@ -28,7 +28,6 @@ FEWEST = 20  # samples on either side; with fewer, a figure means nothing
 class FinishedRun:
     """spec: resolved. parts: as the run left them."""
 
-    folder: Path
     spec: RunSpec
     parts: Parts
 
@@ -69,13 +68,18 @@ def read_run(folder: Path, path: str | None = None) -> FinishedRun:
     parts = build_parts(spec, [spec.model.name])
     for name, part in (("front", parts.front), ("body", parts.body), ("tail", parts.tail)):
         _load(part, folder / "model" / f"{name}.safetensors")
-    return FinishedRun(folder, spec, parts)
+    return FinishedRun(spec, parts)
+
+
+def untrained(spec: RunSpec, seed: int) -> Parts:
+    """The run's model with the initial weights of another seed."""
+    run = spec.run.model_copy(update={"seed": seed})
+    return build_parts(spec.model_copy(update={"run": run}), [spec.model.name])
 
 
 def untrained_front(spec: RunSpec, seed: int) -> nn.Module:
     """A front of the run's shape with random weights."""
-    run = spec.run.model_copy(update={"seed": seed_of("untrained", seed) % 2**31})
-    return build_parts(spec.model_copy(update={"run": run}), [spec.model.name]).front
+    return untrained(spec, seed_of("untrained", seed) % 2**31).front
 
 
 def attack_data(spec: RunSpec, *, samples: int, seed: int) -> tuple[Samples, Samples]:

@@ -47,19 +47,17 @@ def learn_inversion(
         seed: decides the split, the decoder's initial weights and the order; the global generators stay as they were.
     """
     with seeded(seed_of("inversion", seed), [x]):
-        order = torch.randperm(len(x)).to(x.device)
-        held = max(2, round(HELD_OUT * len(x)))
-        checking, training = x[order[:held]], x[order[held:]]
+        checking, training = (x[positions] for positions in divided(x))
         decoder = Decoder(tuple(view(x[:2]).shape[1:]), training).to(x.device)
         begin_linear(decoder, view, training, checking)
         optimizer = torch.optim.Adam(decoder.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
         best = mean_squared_error(reconstruct(decoder, view, checking), checking)
         kept = copy.deepcopy(decoder.state_dict())
-        batch_size = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(training) // BATCHES))
+        size = batch_size(len(training), SMALLEST_BATCH, LARGEST_BATCH, BATCHES)
         for _ in range(epochs):
             decoder.train()
-            for batch in shuffled(len(training), batch_size):
+            for batch in shuffled(len(training), size):
                 inputs = training[batch.to(x.device)]
                 optimizer.zero_grad()
                 loss = functional.mse_loss(decoder(view(inputs)), inputs)
@@ -111,6 +109,18 @@ def begin_linear(decoder: Decoder, view: View, training: Tensor, checking: Tenso
 def is_image(shape: tuple[int, ...]) -> bool:
     """[h, w], or 1 or 3 channels and that; sides of 3 pixels or more, so that a window has a middle."""
     return (len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))) and min(shape[-2:]) >= 3
+
+
+def divided(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions in x, at random, int64: of the samples that are held out, and of the others."""
+    order = torch.randperm(len(x)).to(x.device)
+    held = max(2, round(HELD_OUT * len(x)))
+    return order[:held], order[held:]
+
+
+def batch_size(samples: int, smallest: int, largest: int, batches: int) -> int:
+    """That makes `batches` batches of the samples, within the bounds."""
+    return max(smallest, min(largest, samples // batches))
 
 
 def shuffled(samples: int, batch_size: int) -> list[Tensor]:

@@ -18,8 +18,7 @@ from ..spec import RunSpec
 from ..wire.tensors import encode
 from ..zoo.datasets import labels, load_data, take
 from ..zoo.deal import deal
-from ..zoo.parts import build_parts
-from .finished import FEWEST, device_of, moved
+from .finished import FEWEST, device_of, moved, untrained
 from .pretraining import Epoch, Recipe, pretrain
 from .smashed import Protection
 
@@ -59,8 +58,7 @@ def pretrain_front(spec: RunSpec, output: Path, options: Options) -> str:
     own_path = {"path": options.path} if options.dataset is None and options.path is not None else {}
     spec = resolve(spec.model_copy(update={"model": model, "data": spec.data.model_copy(update=own_path)}))
     x, y = _public(spec, options)
-    run = spec.run.model_copy(update={"seed": options.seed})
-    parts = moved(build_parts(spec.model_copy(update={"run": run}), [spec.model.name]), device)
+    parts = moved(untrained(spec, options.seed), device)
     recipe = Recipe(
         epochs=options.epochs,
         lr=options.lr,

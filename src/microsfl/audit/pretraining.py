@@ -24,7 +24,7 @@ from ..core.cut import Chain, Parts
 from ..core.randomness import seeded
 from ..core.unit import seed_of
 from .decoders import Decoder
-from .inversion import HELD_OUT, begin_linear, mean_squared_error, reconstruct, shuffled
+from .inversion import batch_size, begin_linear, divided, mean_squared_error, reconstruct, shuffled
 from .smashed import Crossing, Protection, View, as_one
 
 DECODER_SPEED = 3.0  # its learning rate, as a multiple of the front's
@@ -73,16 +73,14 @@ def pretrain(
     """
     classifier = Chain({**parts.body.stages(), **parts.tail.stages()})
     with seeded(seed_of("pretrain", recipe.seed), [x]):
-        order = torch.randperm(len(x)).to(x.device)
-        held = max(2, round(HELD_OUT * len(x)))
-        testing, training = order[:held], order[held:]
+        testing, training = divided(x)
         view = View(parts.front, recipe.protection, seed_of("pretrain noise", recipe.seed))
         decoder = Decoder(tuple(view(x[:2]).shape[1:]), x[training]).to(x.device)
         game = _Game(view, classifier, decoder, recipe)
-        batch_size = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(training) // BATCHES))
+        size = batch_size(len(training), SMALLEST_BATCH, LARGEST_BATCH, BATCHES)
         epochs = []
         for number in range(recipe.epochs):
-            for batch in shuffled(len(training), batch_size):
+            for batch in shuffled(len(training), size):
                 chosen = training[batch.to(x.device)]
                 game.play(x[chosen], y[chosen])
             epochs.append(game.tested(number, x[training], x[testing], y[testing]))

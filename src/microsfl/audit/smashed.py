@@ -31,8 +31,6 @@ class Protection:
 
     def one(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
         """`apply` for one of the tensors."""
-        if not tensor.is_floating_point():
-            return tensor
         return protect(tensor, clip_norm=self.clip_norm, noise_std=self.noise_std, generator=generator)
 
 

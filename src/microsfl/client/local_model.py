@@ -54,13 +54,7 @@ class LocalModel:
         self.steppers = {
             name: Stepper(part, rule, rhythms[name], strategy.proximal_mu) for name, part in self.parts.items()
         }
-        self.schedule = Schedule(
-            kind=strategy.schedule,
-            rounds=spec.run.rounds,
-            warmup_rounds=strategy.warmup_rounds,
-            step_rounds=strategy.step_rounds,
-            step_factor=strategy.step_factor,
-        )
+        self.schedule = Schedule.of(strategy, spec.run.rounds)
         self._secret = os.urandom(32)  # never leaves this process
 
     def begin_round(self, round_: int) -> None:
@@ -146,8 +140,6 @@ class LocalModel:
         noise = self._noise(round_, self.client, purpose, batch) if privacy.noise_std else None
         return {
             name: protect(tensor, clip_norm=privacy.clip_norm, noise_std=privacy.noise_std, generator=noise)
-            if tensor.is_floating_point()
-            else tensor
             for name, tensor in activations.items()
         }
 

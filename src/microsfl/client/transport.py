@@ -159,7 +159,8 @@ class SplitServers:
     traffic: Traffic = field(default_factory=Traffic)
 
     def forward(self, request: Forward) -> Outputs:
-        return self._send("/v1/forward", request, Outputs)
+        sticky = request.model_copy(update={"sticky": self.spread == "sticky"})
+        return self._send("/v1/forward", sticky, Outputs)
 
     def backward(self, request: Backward, activations: Tensors) -> Gradients:
         """`activations` are sent again only when no replica and no store has them any more."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..errors import InputError, OperationError
-from ..launch.preflight import resolve
+from ..errors import InputError
+from ..launch.preflight import check_matplotlib, resolve
 from ..launch.run_folder import default_path
 from ..launch.training import signals_unwind
 from ..spec import RunSpec
@@ -39,23 +38,23 @@ def compare(comparison: Comparison, output: Path | None, *, jobs: int | None, se
     Raises:
         InputError: when something is wrong with any cell or the folder; nothing has run then.
     """
-    _check_matplotlib()
+    check_matplotlib("`microsfl compare` draws its plots")
     grid = cells(comparison)
-    _check(grid)
+    resolved = _resolved(grid)
     how = "services" if services else "simulated"
     folder = CompareFolder(output or default_path("compare"), {"how": how, **comparison.values})
     found = {cell.id: folder.result(cell.id) for cell in grid}
     results = {name: one for name, one in found.items() if one is not None and one["state"] in SETTLED}
     with signals_unwind(), progress(grid, results, live=not services) as display:
         run = _Run(folder, grid, results, display)
-        tasks = run.tasks()
+        tasks = [(cell, resolved[cell]) for cell in run.tasks()]
         if services:
             _with_services(tasks, folder, run)
         else:
             from ..launch.federation import cores
             from .workers import simulate_all
 
-            simulate_all([(cell.id, cell.spec) for cell in tasks], jobs or cores(), display.round_over, run.over)
+            simulate_all(tasks, jobs or cores(), display.round_over, run.over)
     _write(folder, grid, results, comparison.compare.target_accuracy, how)
     click.echo(f"  results in {folder.path}")
     return 0 if any(one["state"] == "finished" for one in results.values()) else 1
@@ -71,9 +70,9 @@ class _Run:
             if cell.id not in results:
                 self.same.setdefault(cell.work, []).append(cell)
 
-    def tasks(self) -> list[Cell]:
+    def tasks(self) -> list[str]:
         """The cells to run: one of each that are the same work."""
-        return [cells_[0] for cells_ in self.same.values()]
+        return [cells_[0].id for cells_ in self.same.values()]
 
     def over(self, cell: str, result: Json, metrics: Sequence[Json]) -> None:
         (group,) = (cells_ for cells_ in self.same.values() if cells_[0].id == cell)
@@ -84,29 +83,35 @@ class _Run:
             self.display.cell_over(one.id, of_one)
 
 
-def _with_services(tasks: Sequence[Cell], folder: CompareFolder, run: _Run) -> None:
+def _with_services(tasks: Sequence[tuple[str, RunSpec]], folder: CompareFolder, run: _Run) -> None:
     from .execute import result_of, with_services
 
-    for cell in tasks:
-        run.over(cell.id, *result_of(cell.id, cell.spec, with_services(folder.fresh_run(cell.id))))
+    for cell, spec in tasks:
+        run.over(cell, *result_of(cell, spec, with_services(folder.fresh_run(cell))))
 
 
-def _check(grid: Sequence[Cell]) -> None:
-    """Rehearse every cell. Raises InputError, naming the first with which something is wrong."""
+def _resolved(grid: Sequence[Cell]) -> dict[str, RunSpec]:
+    """The resolved specification of each cell, which is rehearsed.
+
+    Raises:
+        InputError: naming the first with which something is wrong.
+    """
     from ..launch.rehearsal import rehearse
     from ..zoo.datasets import Data, load_data
     from .markdown import describe
 
     loaded: dict[tuple[str, str | None], Data] = {}
+    found = {}
     for cell in grid:
+        source = (cell.spec.data.dataset, cell.spec.data.path)
         try:
-            spec = resolve(cell.spec)
-            source = (spec.data.dataset, spec.data.path)
+            found[cell.id] = spec = resolve(cell.spec, loaded.get(source))
             if source not in loaded:
                 loaded[source] = load_data(*source)
             rehearse(spec, loaded[source])
         except InputError as error:
             raise type(error)(f"{describe(cell)}: {error}") from None
+    return found
 
 
 def _write(
@@ -124,8 +129,3 @@ def _write(
     folder.write_text("table.md", to_markdown(grid, rows, results, how))
     write_plots(folder.path / "plots", grid, results)
     print_comparison(grid, rows, results)
-
-
-def _check_matplotlib() -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        raise OperationError("`microsfl compare` draws its plots with matplotlib: pip install 'microsfl[run]'.")

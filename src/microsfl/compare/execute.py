@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MicrosflError, NotFinite
-from ..launch.preflight import resolve
 from ..spec import RunSpec
 from ..zoo.parts import build_parts, client_side
 from .flops import count_flops
@@ -17,7 +16,7 @@ FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 
 Json = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
-# The run's rounds and metrics, as the coordinator's API has them.
+# From a resolved specification to its rounds and metrics, as the coordinator's API has them.
 Run = Callable[[RunSpec], tuple[Rows, Rows]]
 
 
@@ -27,7 +26,7 @@ def simulated(on_round: Callable[[int], None]) -> Run:
     def run(spec: RunSpec) -> tuple[Rows, Rows]:
         from ..simulate import simulate
 
-        done = simulate(spec, on_round=lambda row: on_round(int(row["round"]) + 1))
+        done = simulate(spec, on_round=lambda row: on_round(int(row["round"]) + 1), is_resolved=True)
         return done.rounds, done.metrics
 
     return run
@@ -46,9 +45,11 @@ def with_services(folder: Path) -> Run:
 
 
 def result_of(identity: str, spec: RunSpec, run: Run) -> tuple[Json, list[Json]]:
-    """The content of the cell's result.json, and its metrics: whatever goes wrong is in the result, with the reason."""
+    """The content of the cell's result.json, and its metrics: whatever goes wrong is in the result, with the reason.
+
+    spec: resolved.
+    """
     try:
-        spec = resolve(spec)
         rounds, metrics = run(spec)
         rows = [dict(row) for row in metrics]
         diverged = diverged_in(rows)

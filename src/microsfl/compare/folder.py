@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidSetting, StoreNotWritable
+from ..launch.folder import Folder
 from ..launch.run_folder import METRICS
 
 ASKED = "compare.json"
@@ -18,7 +17,7 @@ ASKED = "compare.json"
 Json = dict[str, Any]
 
 
-class CompareFolder:
+class CompareFolder(Folder):
     """An output folder. Made new, or gone on with when it has the same comparison.
 
     Args:
@@ -68,25 +67,6 @@ class CompareFolder:
             shutil.rmtree(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-    def write_rows(self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-        """A CSV file; an empty field is a value that there is not."""
-        new = self._new(name)
-        with new.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(new, self.path / name)
-
-    def write_text(self, name: str, text: str) -> None:
-        """A file; whoever reads it meanwhile sees the old content or the new."""
-        new = self._new(name)
-        new.write_text(text, "utf-8")
-        os.replace(new, self.path / name)
-
-    def _new(self, name: str) -> Path:
-        target = self.path / name
-        return target.with_name(f".{target.name}.new")
 
     def _cell(self, cell: str) -> Path:
         return self.path / "cells" / cell

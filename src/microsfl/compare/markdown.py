@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from ..launch.readable import counted
 from .execute import FINISHED
 from .grid import Cell
 
@@ -163,8 +164,7 @@ def dropped_lines(cells: Sequence[Cell]) -> list[str]:
 
 def describe(cell: Cell) -> str:
     """Which cell, in words."""
-    some = "" if cell.participants == "all" else f", {cell.participants} of them a round"
-    return f"{cell.label}, {cell.partition}, {_clients(cell.clients)}{some}, seed {cell.seed}"
+    return f"{cell.label}, {group_title(*cell.group)}, seed {cell.seed}"
 
 
 def spread(value: float | None, std: float | None) -> str:
@@ -192,7 +192,8 @@ def count(value: float | None) -> str:
 
 def group_title(partition: str, clients: int, participants: str) -> str:
     """In words, what the data of a group are like."""
-    return f"{partition}, {_clients(clients)}" + ("" if participants == "all" else f", {participants} of them a round")
+    some = "" if participants == "all" else f", {participants} of them a round"
+    return f"{partition}, {counted(clients, 'client')}{some}"
 
 
 def _value(value: Any) -> str:
@@ -201,10 +202,6 @@ def _value(value: Any) -> str:
     options = value.model_dump()
     name = options.pop("name")
     return f"{name}({', '.join(f'{key}={item}' for key, item in options.items())})"
-
-
-def _clients(number: int) -> str:
-    return f"{number} client" + ("s" if number != 1 else "")
 
 
 def _target_column(row: Json) -> str:

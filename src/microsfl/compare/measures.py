@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import pstdev
 from typing import Any
 
+from ..launch.summary import traffic
 from ..spec import RunSpec
 from .flops import Flops, sent_samples
 
@@ -53,27 +55,18 @@ def _row(spec: RunSpec, one: Mapping[str, Any], metrics: Sequence[Mapping[str, A
     return {
         **{name: _finite(one[name]) for name in ("accuracy", "accuracy_mean", "loss", "train_loss", "seconds")},
         "round": one["round"],
-        "accuracy_std": population_std(accuracies) if len(accuracies) > 1 else None,
+        "accuracy_std": pstdev(accuracies) if len(accuracies) > 1 else None,
         "accuracy_min": min(accuracies) if len(accuracies) > 1 else None,
         "accuracy_max": max(accuracies) if len(accuracies) > 1 else None,
         "samples": sum(samples),
-        "bytes_up": _sum(metrics, "bytes_up"),
-        "bytes_down": _sum(metrics, "bytes_down"),
+        "bytes_up": traffic(metrics, "bytes_up"),
+        "bytes_down": traffic(metrics, "bytes_down"),
         "bytes_saved": None if all(value is None for value in saved) else sum(value or 0 for value in saved),
         "client_flops": on_clients / spec.run_clients,
         "server_flops": flops.server * sum(sent),
     }
 
 
-def population_std(values: Sequence[float]) -> float:
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
-
-
 def _finite(value: float | None) -> float | None:
     """JSON has no other numbers."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def _sum(metrics: Sequence[Mapping[str, Any]], name: str) -> int:
-    return sum((row[name] or 0) + (row[f"eval_{name}"] or 0) for row in metrics)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from .execute import FINISHED
@@ -59,16 +59,13 @@ def long_rows(cells: Sequence[Cell], results: Results) -> list[Json]:
 def mean(values: Iterable[float | None]) -> float | None:
     """The mean of the values that there are."""
     known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
+    return fmean(known) if known else None
 
 
 def sample_std(values: Iterable[float | None]) -> float | None:
     """Standard deviation with n - 1; None for fewer than two values."""
     known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return None
-    middle = math.fsum(known) / len(known)
-    return math.sqrt(math.fsum((value - middle) ** 2 for value in known) / (len(known) - 1))
+    return stdev(known) if len(known) > 1 else None
 
 
 def _table_row(cells: Sequence[Cell], results: Results, target: float | None) -> Json:

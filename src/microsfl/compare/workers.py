@@ -42,7 +42,7 @@ class Worker:
 
 
 def simulate_all(tasks: Sequence[tuple[str, RunSpec]], jobs: int, on_round: OnRound, on_result: OnResult) -> None:
-    """Simulate every (cell, specification), `jobs` at a time; one at a time, in this process.
+    """Simulate every (cell, resolved specification), `jobs` at a time; one at a time, in this process.
 
     However this ends, no worker is left. A cell whose worker ends, killed for its memory, say, has failed; the others
     go on.

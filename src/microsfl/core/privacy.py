@@ -19,13 +19,16 @@ def protect(
     noise_std: float,
     generator: torch.Generator | SecretGenerator | None = None,
 ) -> Tensor:
-    """Activations [samples, …] of a floating dtype, clipped and noisy; differentiable, and the same object if neither.
+    """Activations [samples, …], clipped and noisy; differentiable. The same object if neither is asked for, or if they
+    are not of a floating dtype, as a mask is not.
 
     Args:
         clip_norm: largest L2 norm of one sample; a larger one is scaled down to it, and the gradient goes through the
             scaling. 0: no bound.
         noise_std: standard deviation of the noise on every number. 0: none. generator: draws it; needed then.
     """
+    if not activations.is_floating_point():
+        return activations
     if clip_norm:
         norms = activations.reshape(len(activations), -1).norm(dim=1)
         # A sample within the bound stays as it is, bit by bit; and the gradient at a sample of zeros is finite.

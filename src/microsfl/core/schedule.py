@@ -4,6 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, Self
+
+
+class Rates(Protocol):
+    """What a strategy says about the learning rates over the rounds; the fields of `Schedule`."""
+
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def warmup_rounds(self) -> int: ...
+    @property
+    def step_rounds(self) -> int: ...
+    @property
+    def step_factor(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -21,6 +35,11 @@ class Schedule:
     warmup_rounds: int = 0
     step_rounds: int = 10
     step_factor: float = 0.5
+
+    @classmethod
+    def of(cls, rates: Rates, rounds: int) -> Self:
+        """Of a strategy, for a run of that many rounds."""
+        return cls(rates.schedule, rounds, rates.warmup_rounds, rates.step_rounds, rates.step_factor)
 
     def factor(self, round_: int) -> float:
         """Factor of the round, from 0 on: more than 0, at most 1; exactly 1.0 for "constant" after the warm-up.

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import DatasetNotFound, InvalidSetting, RunExists, StoreNotWritable, StoreUnavailable
+from ..errors import (
+    DatasetNotFound,
+    InvalidSetting,
+    OperationError,
+    RunExists,
+    StoreNotWritable,
+    StoreUnavailable,
+)
 from ..spec import RunSpec
 from ..store.objects import open_store
 from ..sync import keys
 from ..zoo.datasets import describe
 from ..zoo.front_file import read_front
 
+if TYPE_CHECKING:
+    from ..zoo.datasets import Data
+
 PATIENCE_S = 5.0  # how long to go on trying a store that does not answer
 
 
-def resolve(spec: RunSpec) -> RunSpec:
+def check_matplotlib(what_draws: str) -> None:
+    """Raises OperationError when there is no matplotlib. what_draws: as in "the audit draws its pictures"."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise OperationError(f"{what_draws} with matplotlib: pip install 'microsfl[run]'.")
+
+
+def resolve(spec: RunSpec, data: Data | None = None) -> RunSpec:
     """The specification with every `auto` that decides a result replaced by its value.
+
+    Args:
+        data: what the specification names, where it is loaded already.
 
     Raises:
         DatasetNotFound, InvalidSetting: when the data set, or the file of the front's weights, cannot be had.
@@ -26,7 +47,7 @@ def resolve(spec: RunSpec) -> RunSpec:
         raise DatasetNotFound(
             f"data.path = '{path}' is not there. Give the folder of the data set's files, or leave data.path out."
         )
-    input_shape, classes = describe(spec.data.dataset, path)
+    input_shape, classes = describe(spec.data.dataset, path) if data is None else (data.input_shape, data.classes)
     return _with_front_sha256(spec).resolved(input_shape=input_shape, classes=classes)
 
 

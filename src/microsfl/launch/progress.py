@@ -17,6 +17,7 @@ from rich.text import Text
 from ..spec import RunSpec
 from .child import Child
 from .federation import Federation
+from .readable import counted, rounded
 
 REFRESH_PER_S = 8
 MARKS = {"up": ("●", "green"), "starting": ("○", "yellow"), "ended": ("✕", "red")}
@@ -96,8 +97,8 @@ class Screen:
 
 def title(spec: RunSpec) -> str:
     """What runs, in a line."""
-    split = f", {_count(spec.servers.split, 'split server')}" if spec.strategy.traits.split else ""
-    clients = _count(spec.run_clients, "client")
+    split = f", {counted(spec.servers.split, 'split server')}" if spec.strategy.traits.split else ""
+    clients = counted(spec.run_clients, "client")
     return f"microsfl run '{spec.run.name}': {spec.strategy.name} on {spec.data.dataset}, {clients}{split}"
 
 
@@ -109,7 +110,7 @@ def line(result: Json, rounds: int) -> str:
 def figures(result: Json) -> str:
     """The figures of a round that is over."""
     speed = result["samples_per_s"]
-    return f"accuracy {_number(result['accuracy'])}  loss {_number(result['loss'])}  " + (
+    return f"accuracy {rounded(result['accuracy'])}  loss {rounded(result['loss'])}  " + (
         f"{speed:,.0f} samples/s" if speed is not None else ""
     )
 
@@ -121,11 +122,3 @@ def processes(children: Sequence[Child]) -> Text:
         mark, colour = MARKS[child.state]
         line.append(f"{mark}\N{NO-BREAK SPACE}", colour).append(f"{child.name}  ")
     return line
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("s" if number != 1 else "")

@@ -3,37 +3,63 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from ..core.partition import IntArray
+from ..spec import RunSpec
 from ..store.objects import open_store
 from ..store.s3 import area_environment
 from ..sync import keys
-from ..sync.commits import Chain
+from ..sync.commits import Chain, Commit
 from .federation import Federation
 from .model_files import model_files
-from .plots import write_plots
+from .run_folder import RunFolder
 from .summary import commits_of, summarize
 
 Json = dict[str, Any]
 
 
-def write_results(
-    federation: Federation, rounds: Sequence[Json], metrics: Sequence[Json], weights: tuple[bytes | None, bytes | None]
-) -> Json:
-    """model/, summary.json and plots/; the summary.
+@dataclass(frozen=True)
+class Results:
+    """What a run came to.
+
+    rounds, metrics: rows as the coordinator's API has them. model: content of each part's safetensors file. commits: of
+    the body, oldest first, without version 0. class_counts: train samples, int64 [clients, classes].
+    """
+
+    spec: RunSpec
+    rounds: list[Json]
+    metrics: list[Json]
+    model: dict[str, bytes]
+    commits: list[Commit]
+    class_counts: IntArray
+
+
+def results_of(
+    federation: Federation, rounds: list[Json], metrics: list[Json], weights: tuple[bytes | None, bytes | None]
+) -> Results:
+    """What a federation came to, whose processes have ended.
 
     Args:
         weights: the newest weights files of the body and of what clients exchange; None for what the run does not have.
     """
-    folder, spec = federation.folder, federation.spec
-    model = model_files(*weights, federation.rehearsal.parts)
-    folder.write_model(model)
+    spec, rehearsal = federation.spec, federation.rehearsal
     commits = []
     if spec.strategy.traits.split:
         store = open_store(federation.store_url(keys.BODY), area_environment(keys.BODY, os.environ))
         commits = commits_of(Chain(store, spec.run.name, keys.BODY))
-    summary = summarize(spec, rounds, metrics, commits, model)
+    return Results(spec, rounds, metrics, model_files(*weights, rehearsal.parts), commits, rehearsal.class_counts)
+
+
+def write_results(folder: RunFolder, results: Results, *, simulated: bool = False) -> Json:
+    """model/, summary.json and plots/; the summary."""
+    from .plots import write_plots
+
+    folder.write_model(results.model)
+    summary = summarize(
+        results.spec, results.rounds, results.metrics, results.commits, results.model, simulated=simulated
+    )
     folder.write_summary(summary)
-    write_plots(folder.plots, rounds, metrics, federation.rehearsal.class_counts)
+    write_plots(folder.plots, results.rounds, results.metrics, results.class_counts)
     return summary

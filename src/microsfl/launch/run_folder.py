@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import Any
 
 from ..errors import InvalidSetting, StoreNotWritable
 from ..spec import RunSpec
+from .folder import Folder
 from .spec_file import to_toml
 
 # The columns of metrics.csv, the coordinator's names. eval_* are the evaluation's; the rest is training or both.
@@ -29,7 +28,7 @@ NOTE = (
 )
 
 
-class RunFolder:
+class RunFolder(Folder):
     """A run folder. Made new, or taken over when it is empty or when its run is to be resumed.
 
     Raises:
@@ -77,19 +76,16 @@ class RunFolder:
         (self.path / SIMULATED).write_text(NOTE, "utf-8")
 
     def write_processes(self, processes: Sequence[Mapping[str, Any]]) -> None:
-        """processes.json; whoever reads it meanwhile sees the old content or the new."""
-        self._replace("processes.json", json.dumps(processes, indent=2) + "\n")
+        """processes.json."""
+        self.write_text("processes.json", json.dumps(processes, indent=2) + "\n")
 
     def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """metrics.csv: a row for each round and client; an empty field is a value that there is not."""
-        with (self.path / "metrics.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, METRICS, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
+        self.write_rows("metrics.csv", METRICS, rows, line_end="\r\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """summary.json."""
-        self._replace("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        self.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
     def write_model(self, parts: Mapping[str, bytes]) -> None:
         """model/<part>.safetensors."""
@@ -111,11 +107,6 @@ class RunFolder:
                 entry.unlink()
         if self._is_new:
             self.path.rmdir()
-
-    def _replace(self, name: str, text: str) -> None:
-        new = self.path / f".{name}.new"
-        new.write_text(text, "utf-8")
-        os.replace(new, self.path / name)
 
 
 def default_path(run: str) -> Path:

@@ -56,8 +56,8 @@ def summarize(
         # Training and sync; `seconds` is the wall time from the first round's start to the end, with evaluations.
         "samples_per_s": samples / busy_s if busy_s > 0 else None,
         "seconds": last["ended_at"] - rounds[0]["started_at"],
-        "bytes_up": _traffic(metrics, "bytes_up"),
-        "bytes_down": _traffic(metrics, "bytes_down"),
+        "bytes_up": traffic(metrics, "bytes_up"),
+        "bytes_down": traffic(metrics, "bytes_down"),
         # What a strategy that sends every batch would have sent in addition.
         "bytes_saved": sum(row.get("bytes_saved") or 0 for row in metrics) if traits.auxiliary else None,
         "contributions": sum(len(commit.contributions) for commit in commits),
@@ -74,6 +74,6 @@ def _round(row: Json) -> Json:
     return {name: row[name] for name in names}
 
 
-def _traffic(metrics: Sequence[Json], direction: str) -> int:
-    """Bytes of all clients, in training and in evaluation."""
+def traffic(metrics: Sequence[Mapping[str, Any]], direction: str) -> int:
+    """Bytes of all clients, in training and in evaluation. direction: "bytes_up" or "bytes_down"."""
     return sum((row[direction] or 0) + (row[f"eval_{direction}"] or 0) for row in metrics)

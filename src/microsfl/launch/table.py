@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from .readable import rounded
+
 ROWS = 30
 
 Json = dict[str, Any]
@@ -34,8 +36,8 @@ def clients_table(rows: Sequence[Json], summary: Json) -> Table:
     for name, total in (
         ("train samples", f"{train // summary['spec']['strategy']['local_epochs']:,}"),
         ("test samples", f"{test:,}"),
-        ("accuracy", _number(summary["accuracy"])),
-        ("loss", _number(summary["loss"])),
+        ("accuracy", rounded(summary["accuracy"])),
+        ("loss", rounded(summary["loss"])),
     ):
         table.add_column(name, footer=total, justify="right")
     for row in rows[:ROWS]:
@@ -43,8 +45,8 @@ def clients_table(rows: Sequence[Json], summary: Json) -> Table:
             row["client"],
             _count(row["samples"], summary["spec"]["strategy"]["local_epochs"]),
             _count(row["test_samples"]),
-            _number(row["test_accuracy"]),
-            _number(row["test_loss"]),
+            rounded(row["test_accuracy"]),
+            rounded(row["test_loss"]),
         )
     if len(rows) > ROWS:
         table.add_row(f"… {len(rows) - ROWS} more in metrics.csv")
@@ -58,8 +60,8 @@ def figures(summary: Json) -> list[tuple[str, str]]:
     left_out = f", {summary['left_out']:,} left out" if summary["left_out"] else ""
     commits = f"{summary['commits']:,} of {summary['contributions']:,} contributions{left_out}"
     found = [
-        ("accuracy", f"{_number(summary['accuracy'])} (mean over clients {_number(summary['accuracy_mean'])})"),
-        ("loss", _number(summary["loss"])),
+        ("accuracy", f"{rounded(summary['accuracy'])} (mean over clients {rounded(summary['accuracy_mean'])})"),
+        ("loss", rounded(summary["loss"])),
         ("speed", f"{speed:,.0f} samples/s" if speed is not None else "–"),
         ("time", f"{summary['seconds']:.1f} s for {summary['rounds']} rounds"),
         ("traffic", f"{decimal(summary['bytes_up'])} up, {decimal(summary['bytes_down'])} down"),
@@ -72,7 +74,3 @@ def figures(summary: Json) -> list[tuple[str, str]]:
 
 def _count(value: int | None, parts: int = 1) -> str:
     return "–" if value is None else f"{value // parts:,}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"

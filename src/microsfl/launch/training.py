@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,8 +12,10 @@ from typing import Any
 from ..errors import InvalidSetting, OperationError
 from ..spec import RunSpec
 from .federation import Federation
+from .preflight import check_matplotlib
 from .progress import progress
 
+DRAWS = "`microsfl run` draws its plots"
 TERMINATED = 128 + signal.SIGTERM  # as shells report it
 
 Json = dict[str, Any]
@@ -31,15 +32,15 @@ def train(spec: RunSpec, output: Path | None, *, resume: bool = False) -> tuple[
         RunFailed: when the run ends before its last round. Everything that was written stays.
     """
     _check_managed(spec)
-    check_matplotlib()
+    check_matplotlib(DRAWS)
     federation = Federation(spec, output, resume=resume)
     with signals_unwind(), progress(federation) as show:
         with federation:
             rounds, metrics = _follow(federation, show)
             weights = federation.control.weights(federation.spec.strategy.traits)
-        from .results import write_results
+        from .results import results_of, write_results
 
-        summary = write_results(federation, rounds, metrics, weights)
+        summary = write_results(federation.folder, results_of(federation, rounds, metrics, weights))
     return summary, metrics, federation.folder.path
 
 
@@ -63,12 +64,6 @@ def _check_managed(spec: RunSpec) -> None:
             "run.managed = false is for training loops of your own: open `microsfl.Federation` in Python, or start the "
             "roles one by one. `microsfl run` needs run.managed = true."
         )
-
-
-def check_matplotlib() -> None:
-    """Raises OperationError when there is no matplotlib, which draws the plots."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise OperationError("`microsfl run` draws its plots with matplotlib: pip install 'microsfl[run]'.")
 
 
 @contextmanager

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cachetools import LRUCache
@@ -20,6 +23,9 @@ from ..store.verbs import Store
 from ..sync import hand_over
 from ..sync.body import StateKey
 from ..wire.messages import Activations, Backward
+
+# How long activations wait for the backward of a client that comes back to the replica which has its graph.
+HOLD_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,44 +82,88 @@ class Graphs(LRUCache[UnitKey, Held]):
 class WriteBehind:
     """Stores activations from a thread of its own, bounded in bytes: what does not fit is not stored.
 
-    Losing one costs nothing but that the client may have to send it again.
+    A client that comes back to this replica seldom needs them in the store, so those are held for `HOLD_S` first: most
+    are forgotten before they are written, which saves a file and its removal. Losing one costs nothing but that the
+    client may have to send it again.
     """
 
     def __init__(self, store: Store, limit_bytes: int) -> None:
         self.store = store
         self.limit_bytes = limit_bytes
         self.waiting_bytes = 0
-        self.lock = threading.Lock()
-        self.thread = ThreadPoolExecutor(1, "write-behind")
+        self._waiting: OrderedDict[UnitKey, _Waiting] = OrderedDict()
+        self._forgotten: deque[UnitKey] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
 
-    def put(self, message: Activations) -> None:
+    def put(self, message: Activations, *, hold: bool) -> None:
+        """hold: the client means to come back to this replica."""
         size = sum(tensor.nbytes for tensor in message.activations.values())
-        with self.lock:
+        due = time.monotonic() + HOLD_S if hold else 0.0
+        with self._changed:
+            self._drop(message.key)
             if self.waiting_bytes + size > self.limit_bytes:
                 return
             self.waiting_bytes += size
-        self._run(self._write, message, size)
+            self._waiting[message.key] = _Waiting(message, size, due)
+            self._waiting.move_to_end(message.key, last=hold)  # the first is the one that is due first
+            if next(iter(self._waiting)) == message.key:
+                self._wake()
 
     def forget(self, key: UnitKey) -> None:
-        """Remove what `put` stored, or is about to; whoever closes the round removes what stays."""
-        if self.limit_bytes:
-            self._run(hand_over.forget, self.store, key)
-
-    def _run(self, function: Callable[..., None], *arguments: Any) -> None:
-        self.thread.submit(self._guarded, function, *arguments)
+        """Drop what `put` is about to store, or remove what is there; whoever closes the round removes what stays."""
+        with self._changed:
+            if not self._drop(key) and self.limit_bytes:
+                self._forgotten.append(key)
+                self._wake()
 
     def close(self) -> None:
-        self.thread.shutdown(wait=True)
+        """Store what is held, and end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
 
-    def _write(self, message: Activations, size: int) -> None:
-        try:
-            hand_over.leave(self.store, message)
-        finally:
-            with self.lock:
-                self.waiting_bytes -= size
+    def _wake(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="write-behind", daemon=True)
+            self._thread.start()
+        self._changed.notify()
 
-    def _guarded(self, function: Callable[..., None], *arguments: Any) -> None:
-        try:
-            function(*arguments)
-        except MicrosflError as error:
-            event("write-behind failed", logging.WARNING, code=error.code, message=str(error))
+    def _drop(self, key: UnitKey) -> bool:
+        known = self._waiting.pop(key, None)
+        self.waiting_bytes -= known.size_bytes if known else 0
+        return known is not None
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                job()
+            except MicrosflError as error:
+                event("write-behind failed", logging.WARNING, code=error.code, message=str(error))
+
+    def _next(self) -> Callable[[], None] | None:
+        """The next write or removal, once it is due; None at the end."""
+        with self._changed:
+            while True:
+                now = math.inf if self._closed else time.monotonic()
+                first = next(iter(self._waiting.values()), None)
+                if first is not None and first.due <= now:
+                    self._drop(first.message.key)
+                    return partial(hand_over.leave, self.store, first.message)
+                if self._forgotten:  # after the writes, as one of them may be what is to be removed
+                    return partial(hand_over.forget, self.store, self._forgotten.popleft())
+                if self._closed:
+                    return None
+                self._changed.wait(None if first is None else first.due - now)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """due: when it is to be stored, on the monotonic clock."""
+
+    message: Activations
+    size_bytes: int
+    due: float

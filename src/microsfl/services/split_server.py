@@ -80,7 +80,8 @@ class SplitServer:
         version = run.sync.version_for(request.key, request.version, request.at_least)
         state, forward = self._forward(run, request, version, request.activations, request.needs_grad)
         self._hold(run, request, version, state, forward)
-        self.writer.put(Activations(**_unit(request), needs_grad=request.needs_grad, activations=request.activations))
+        left = Activations(**_unit(request), needs_grad=request.needs_grad, activations=request.activations)
+        self.writer.put(left, hold=request.sticky)
         return Outputs(version=version, differentiable=tuple(forward.differentiable()), outputs=forward.answer())
 
     def backward(self, request: Backward) -> Gradients:
@@ -269,12 +270,9 @@ def _rule(spec: RunSpec) -> SyncRule:
         )
     if strategy.max_staleness == "auto" or strategy.unit == "auto":
         raise InvalidSetting("strategy.max_staleness and strategy.unit must be numbers once a run exists, not 'auto'.")
-    schedule = Schedule(
-        strategy.schedule, run.rounds, strategy.warmup_rounds, strategy.step_rounds, strategy.step_factor
-    )
     step = StepRule(
         OptimizerRule(strategy.body_optimizer.name, strategy.body_optimizer.options),
-        schedule,
+        Schedule.of(strategy, run.rounds),
         strategy.reduce,
         strategy.staleness_discount,
         strategy.clip_norm,

@@ -18,19 +18,18 @@ from ..client.trainer import Metrics, Task
 from ..core import rounds
 from ..core.commands import Aggregate, Reduce, pending, task_of
 from ..core.commands import Task as Command
-from ..core.partition import IntArray
 from ..core.rounds import Event
 from ..core.run_state import Phase
 from ..errors import InvalidSetting
 from ..launch.model_files import model_files
 from ..launch.preflight import resolve
 from ..launch.rehearsal import rehearse
+from ..launch.results import Results
 from ..services.adoption import fresh
 from ..services.api import EvaluateMetrics, MetricsRow, TrainMetrics, round_json, task_json
 from ..services.data_plane import AggregateAnswer, ReduceAnswer
 from ..services.run import Run, plan, take
 from ..spec import RunSpec
-from ..sync.commits import Commit
 from ..zoo.datasets import Data, load_data
 from .federation import Federation, Sweeper
 
@@ -38,25 +37,19 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Simulated:
-    """What a simulated run came to.
+class Simulated(Results):
+    """What a simulated run came to; times are UTC unix seconds of this process. seconds: wall time of everything."""
 
-    rounds, metrics: rows as the coordinator's API has them; times are UTC unix seconds of this process. model: content
-    of each part's safetensors file. commits: of the body, oldest first, without version 0. class_counts: train samples,
-    int64 [clients, classes]. seconds: wall time of everything.
-    """
-
-    spec: RunSpec
-    rounds: list[Json]
-    metrics: list[Json]
-    model: dict[str, bytes]
-    commits: list[Commit]
-    class_counts: IntArray
     seconds: float
 
 
 def simulate(
-    spec: RunSpec, *, data: Data | None = None, on_round: Callable[[Json], None] | None = None, threads: int = 1
+    spec: RunSpec,
+    *,
+    data: Data | None = None,
+    on_round: Callable[[Json], None] | None = None,
+    threads: int = 1,
+    is_resolved: bool = False,
 ) -> Simulated:
     """Run `spec` to its end in this process.
 
@@ -67,6 +60,7 @@ def simulate(
         data: what `spec.data` names, where it is loaded already.
         on_round: gets the row of each round that is over.
         threads: that one torch operation uses, while this lasts.
+        is_resolved: whether `spec` comes from `resolve`, which then need not look at the data again.
 
     Raises:
         InputError: whatever is wrong with the specification; NotFinite when training diverges.
@@ -74,7 +68,7 @@ def simulate(
     if not spec.run.managed:
         raise InvalidSetting("run.managed = false cannot be simulated: its rounds are driven by loops of your own.")
     began = time.perf_counter()
-    spec = alone(resolve(spec))
+    spec = alone(spec if is_resolved else resolve(spec, data))
     with torch_threads(threads):
         data = data or load_data(spec.data.dataset, spec.data.path)
         rehearsal = rehearse(spec, data)

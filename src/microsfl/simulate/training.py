@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from ..errors import InputError, NotFinite
-from ..launch.preflight import resolve
+from ..launch.preflight import check_matplotlib, resolve
 from ..launch.progress import line, title
+from ..launch.results import write_results
 from ..launch.run_folder import RunFolder, default_path
-from ..launch.summary import summarize
-from ..launch.training import check_matplotlib
+from ..launch.training import DRAWS
 from ..spec import RunSpec
-from .simulation import Simulated, alone, simulate
+from .simulation import alone, simulate
 
 Json = dict[str, Any]
 
@@ -26,27 +26,17 @@ def train(spec: RunSpec, output: Path | None) -> tuple[Json, list[Json], Path]:
         InputError: when something is wrong with the specification or the folder. No folder is left then.
         NotFinite: when training diverges.
     """
-    check_matplotlib()
+    check_matplotlib(DRAWS)
     spec = alone(resolve(spec))
     folder = RunFolder(output or default_path(spec.run.name))
     folder.write_note()
     folder.write_spec(spec)
     click.echo(f"{title(spec)}, simulated in one process", err=True)
     try:
-        done = simulate(spec, on_round=lambda row: click.echo(line(row, spec.run.rounds), err=True))
+        done = simulate(spec, on_round=lambda row: click.echo(line(row, spec.run.rounds), err=True), is_resolved=True)
     except InputError as error:
         if not isinstance(error, NotFinite):
             folder.discard()
         raise
-    return _write(folder, done), done.metrics, folder.path
-
-
-def _write(folder: RunFolder, done: Simulated) -> Json:
-    from ..launch.plots import write_plots
-
     folder.write_metrics(done.metrics)
-    folder.write_model(done.model)
-    summary = summarize(done.spec, done.rounds, done.metrics, done.commits, done.model, simulated=True)
-    folder.write_summary(summary)
-    write_plots(folder.plots, done.rounds, done.metrics, done.class_counts)
-    return summary
+    return write_results(folder, done, simulated=True), done.metrics, folder.path

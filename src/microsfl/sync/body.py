@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from ..core.reduce import BodyState, StepRule
 from ..core.step import Gradients
 from ..core.unit import UnitKey
-from ..errors import InputError, NotFinite, StoreCorrupt
+from ..errors import InputError, StoreCorrupt
 from ..store.verbs import Store
 from ..wire.messages import Contribution, UnitMessage
 from ..wire.tensors import check_finite, decode, encode
 from . import hand_over, keys
 from .commits import Chain, Commit, File, LeftOut, Taken
+from .convergence import check_next
 from .seals import check_open, seal
 
 # (run, version), or (run, version, client) for a client's copy of a version.
@@ -328,11 +329,4 @@ def _too_old(one: Contribution, age: int, limit: int) -> LeftOut:
 
 def check_converging(state: BodyState, version: int) -> None:
     """Raises NotFinite when a version that is to be has a value that is not finite."""
-    for name, tensor in state.body.state_dict().items():
-        try:
-            check_finite(name, tensor)
-        except NotFinite:
-            raise NotFinite(
-                f"The body's '{name}' would not be finite in version {version}: training diverges. A smaller "
-                "strategy.body_optimizer.lr may help."
-            ) from None
+    check_next("body's", state.body.state_dict().items(), version, "strategy.body_optimizer.lr")

@@ -9,12 +9,13 @@ from ..core.average import average
 from ..core.server_optimizer import ServerOptimizer
 from ..core.step import Tensors, check_like
 from ..core.turns import chosen
-from ..errors import ClientNotFound, InputError, NotFinite, StoreCorrupt, TensorMismatch
+from ..errors import ClientNotFound, InputError, StoreCorrupt, TensorMismatch
 from ..store.verbs import Store
 from ..wire.messages import Update
-from ..wire.tensors import check_finite, decode, encode
+from ..wire.tensors import decode, encode
 from . import keys
 from .commits import Chain, Commit, LeftOut, Taken
+from .convergence import check_next
 from .seals import check_open, seal
 
 
@@ -170,14 +171,8 @@ class ClientSync:
         before = decode(self.chain.read(head.weights)).tensors
         state = {} if head.optimizer is None else decode(self.chain.read(head.optimizer)).tensors
         weights, state = self.rule.optimizer.step(before, mean, state, self.rule.trained)
-        for name, tensor in (*weights.items(), *state.items()):
-            try:
-                check_finite(name, tensor)
-            except NotFinite:
-                raise NotFinite(
-                    f"The client-side '{name}' would not be finite in version {head.version + 1}: training diverges. "
-                    "A smaller strategy.server_optimizer.lr may help."
-                ) from None
+        tensors = (*weights.items(), *state.items())
+        check_next("client-side", tensors, head.version + 1, "strategy.server_optimizer.lr")
         return weights, state
 
     def _uploaded(self, round_: int) -> list[str]:

@@ -104,12 +104,14 @@ class UnitMessage(Message):
 class Forward(UnitMessage):
     """Client -> split server. `needs_grad` names the activations that get a cut-layer gradient.
 
-    version: compute with this one; null: with the newest, but none older than `at_least`.
+    version: compute with this one; null: with the newest, but none older than `at_least`. sticky: the backward will come
+    to the same replica, unless that fails: handing the activations to the store is not urgent.
     """
 
     version: Natural | None = None
     at_least: Natural = 0
     needs_grad: tuple[str, ...] = ()
+    sticky: bool = False
     activations: Tensors
 
 

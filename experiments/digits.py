@@ -1,7 +1,7 @@
 """Puts the comparison on digits into README.md, between its markers, from docs/results/digits.csv.
 
-    python docs/compare_table.py             # from the file that is there
-    python docs/compare_table.py FOLDER      # from the output folder of `microsfl compare examples/compare-digits.toml`
+    python -m experiments.digits             # from the file that is there
+    python -m experiments.digits FOLDER      # from the output folder of `microsfl compare examples/compare-digits.toml`
 
 The second form takes over the folder's table.csv and one of its plots first. A test compares README.md with the file.
 """
@@ -14,15 +14,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-
+from experiments.pages import copy_plot, filled
 from microsfl.compare.markdown import count, markdown_table, size
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "docs" / "results"
 TABLE = RESULTS / "digits.csv"
-BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
 SKEWED = "dirichlet-label-0.5"
 
 
@@ -36,9 +34,7 @@ def block() -> str:
 
 def updated(readme: str) -> str:
     """The README with the table as the file has it. Raises ValueError when a marker is missing."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{block()}\n{END}{after}"
+    return filled(readme, "compare", block())
 
 
 def take_over(folder: Path) -> None:
@@ -46,8 +42,7 @@ def take_over(folder: Path) -> None:
     RESULTS.mkdir(exist_ok=True)
     shutil.copyfile(folder / "table.csv", TABLE)
     (plot,) = (folder / "plots").glob(f"{SKEWED}_*.png")
-    with Image.open(plot) as picture:  # a quarter of the size, to the eye the same
-        picture.convert("RGB").quantize(96).save(RESULTS / "digits.png", optimize=True)
+    copy_plot(plot, RESULTS / "digits.png")
 
 
 def _line(even: Mapping[str, str], skewed: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,56 @@
+"""What the split costs where computing dominates: ResNet-18 on 32x32 images, batches of 64, two clients.
+
+The cut is the zoo's, after the first of the model's stages (stem | layer1 … pool | head): 16.8 MB of activations a batch
+go up, and as much gradient comes down. Front, body and tail are trained: a unit is a batch, two requests each.
+
+Threads: each of two clients is in a process and asks a split server of its own, and each process computes with one
+thread. A client waits while its server computes and the other way round, so two cores are in use. The limit is one
+process with two threads (torch's own parallelism over the same two cores), which trains the same batches. Samples per
+second of whole rounds (see `federated.round_speeds`) ÷ the limit's, measured before and after. A repetition is a round
+of two batches a client: a batch takes a second or more, and the round's reduce and averaging (45 MB of weights) count.
+
+The graph of such a batch is larger than the default bound of a split server's cache: `servers.graph_cache_mb` is set
+to what two of them need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+import microsfl
+
+from .federated import round_speeds
+from .figures import Figure
+from .limit import Limit
+
+THREADS = 2
+GRAPH_CACHE_MB = 4000
+
+
+def measure(quick: bool) -> Iterator[Figure]:
+    spec = specification(rounds=2 if quick else 6)
+    with Limit(THREADS) as limit:
+        before = limit.speeds(spec, 1 if quick else 2)
+        speeds = round_speeds(spec)
+        limits = [*before, *limit.speeds(spec, 1 if quick else 2)]
+    reference = median(limits)
+    yield Figure(
+        "ResNet-18: samples/s ÷ limit with the same threads",
+        tuple(speed / reference for speed in speeds),
+        0.90,
+        at_least=True,
+        note=f"{median(speeds):.0f} of {reference:.0f} samples/s ({min(limits):.0f} to {max(limits):.0f})",
+    )
+
+
+def specification(rounds: int) -> microsfl.RunSpec:
+    return microsfl.RunSpec.parse(
+        {
+            "run": {"name": "resnet", "rounds": rounds},
+            "data": {"dataset": "benchmarks.data:images", "clients": 2, "partition": "iid", "batch_size": 64},
+            "model": {"name": "resnet18"},
+            "strategy": {"client_optimizer": {"lr": 0.01}, "body_optimizer": {"lr": 0.001}},
+            "servers": {"split": 2, "graph_cache_mb": GRAPH_CACHE_MB},
+        }
+    )
