@@ -141,6 +141,12 @@ class ClientSettings(ProcessSettings):
     spread: Literal["sticky", "random"] = Field(
         "sticky", description="Which replica to ask: mostly the same one, or any, at random, each time."
     )
+    in_flight: int = Field(
+        4,
+        ge=0,
+        description="Units that a client has under way while it computes others, where they do not depend on one "
+        "another; 0: one after the other.",
+    )
     retry_s: float = Field(600, gt=0, description="Seconds to keep trying when no server answers.")
 
     @model_validator(mode="after")

@@ -68,11 +68,11 @@ def exchange(
     outputs, gradients = [], []
     for number, (inputs, labels) in enumerate(zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)):
         batch = seed_of("labels", seed, number)
-        activations = front_forward(parts.front, [inputs], [batch], device, front_is_trained=front_is_trained)
+        activations = front_forward(parts.front, inputs, [batch], device, front_is_trained=front_is_trained)
         forward = body_forward(parts.body, protected(activations), seeds=[batch])
         wanted = forward.differentiable()
         answer = forward.answer()
-        result = tail_step(tail, answer, wanted, [labels], [batch])
+        result = tail_step(tail, answer, wanted, labels, [batch])
         outputs.append(_joined(answer, wanted))
         gradients.append(_joined(result.gradients, wanted))
     return Exchange(torch.cat(outputs), torch.cat(gradients))

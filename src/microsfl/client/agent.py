@@ -35,8 +35,6 @@ WORKERS = 4
 HEARTBEAT_S = 3.0
 # Before a client asks again after a task that the servers no longer wanted: the coordinator may offer the same one.
 ABANDONED_PAUSE_S = 1.0
-# Units that a client may have under way while it trains on, where the strategy does not wait for answers.
-IN_FLIGHT = 4
 # Runs of which data, model and optimizers are kept; of older ones they are made anew.
 RUNS_KEPT = 8
 
@@ -170,7 +168,7 @@ class Agent:
         data = self.runs.local_data(spec, task.index)
         split = SplitServers(self.http, task.index, lambda: self.coordinator.split_servers, self.settings.spread)
         fed = FedServer(self.http, lambda: self.coordinator.fed_server)
-        trainer = Trainer(spec, task.client, modules, data, split, fed, self.device, IN_FLIGHT)
+        trainer = Trainer(spec, task.client, modules, data, split, fed, self.device, self.settings.in_flight)
         with self.changed:
             self.trainers[key] = trainer
         return trainer

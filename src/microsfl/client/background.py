@@ -1,4 +1,4 @@
-"""Jobs that need not be waited for, done in the order in which they come."""
+"""Jobs that need not be waited for, and answers that are waited for later."""
 
 from __future__ import annotations
 
@@ -6,7 +6,47 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
+
+Result = TypeVar("Result")
+P = ParamSpec("P")
+Awaited = Callable[[], Result]  # waits for the result; raises what made it fail
+
+
+class Submit(Protocol):
+    """Has a function called, now or later."""
+
+    def __call__(self, function: Callable[P, Result], /, *arguments: P.args, **named: P.kwargs) -> Awaited[Result]: ...
+
+
+def at_once(function: Callable[P, Result], /, *arguments: P.args, **named: P.kwargs) -> Awaited[Result]:
+    """A `Submit` that calls before it returns."""
+    result = function(*arguments, **named)
+    return lambda: result
+
+
+class Senders:
+    """Threads that send requests for as long as a `with` block lasts; leaving drops the requests that have not begun.
+
+    Args:
+        threads: requests that may be under way at a time. 0: no thread, each is made before `submit` returns.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, "sender") if threads else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, function: Callable[P, Result], /, *arguments: P.args, **named: P.kwargs) -> Awaited[Result]:
+        """See `Submit`."""
+        if self._threads is None:
+            return at_once(function, *arguments, **named)
+        return self._threads.submit(function, *arguments, **named).result
 
 
 class Background:

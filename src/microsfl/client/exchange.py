@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from ..core.client_side import differentiable
 from ..core.step import Tensors
 from ..spec import RunSpec
-from ..wire.messages import Backward, Forward, Predict, Step
-from .background import Background
+from ..wire.messages import Backward, Forward, Gradients, Outputs, Predict, Step
+from .background import Awaited, Background, Senders, Submit, at_once
 from .local_model import LocalModel
 from .transport import SplitServers
 from .units import Unit
 
 
+Trained = tuple[Unit, list[float]]  # a unit that is through, and the loss of each of its batches
+
+
 class Exchange(Protocol):
     """Trains units in their order."""
 
-    def train(self, unit: Unit) -> list[float]:
-        """The loss of each batch."""
+    def train(self, units: Iterable[Unit]) -> Iterator[Trained]:
+        """Each unit once it is through."""
         ...
 
 
@@ -40,14 +43,42 @@ class Crossed:
     other_bytes: int
 
 
+@dataclass
+class Crossing:
+    """A unit on its way through the body.
+
+    activations: detached. needs_grad: of which of them a cut-layer gradient is wanted. answer: to the first request,
+    which is the only one of a vanilla cut. back: to the backward, once the tail has been stepped.
+    """
+
+    unit: Unit
+    activations: Tensors
+    needs_grad: tuple[str, ...]
+    answer: Awaited[Outputs] | Awaited[Gradients]
+    losses: list[float] = field(default_factory=list)
+    other_bytes: int = 0
+    back: Awaited[Gradients] | None = None
+
+
 class SplitBody:
-    """The body on the split servers, as one client in one run sees it."""
+    """The body on the split servers, as one client in one run sees it.
+
+    A unit crosses in three steps: `send` the activations, `turn` what comes back into gradients, `collect` the cut-layer
+    gradient. Where units do not depend on one another, others may be sent in between; each step is taken in the order of
+    the units, so that the numbers are those of one unit after the other.
+    """
 
     def __init__(self, spec: RunSpec, model: LocalModel, split: SplitServers) -> None:
         self.spec, self.model, self.split = spec, model, split
         self.newest = 0
         self.version: int | None = None
-        self._cross = self._u_shaped if spec.model.u_shaped else self._vanilla
+
+    @property
+    def independent(self) -> bool:
+        """Whether a unit can be sent before those ahead of it are through: nothing that they change is used by it."""
+        strategy = self.spec.strategy
+        front_waits = strategy.front_update == "batch"
+        return self.version is not None and not front_waits and strategy.traits.body == "shared"
 
     def begin_round(self, version: int) -> None:
         """With versions that last a round, every unit is computed on the one that the round began with."""
@@ -55,38 +86,55 @@ class SplitBody:
         self.version = version if self.spec.strategy.commit_batches == "round" else None
 
     def train(self, unit: Unit, activations: Tensors, needs_grad: tuple[str, ...]) -> Crossed:
-        """Send detached activations; the tail is stepped on what comes back. needs_grad: of which a gradient is wanted.
+        """All three steps of one unit.
 
         Raises:
             RoundClosed, Unreachable, NotFinite, TensorMismatch.
         """
-        return self._cross(unit, {**vars(unit.key), "batches": len(unit.x), "needs_grad": needs_grad}, activations)
+        crossing = self.send(unit, activations, needs_grad, at_once)
+        self.turn(crossing, at_once)
+        return self.collect(crossing)
+
+    def send(self, unit: Unit, activations: Tensors, needs_grad: tuple[str, ...], submit: Submit) -> Crossing:
+        """Send detached activations, and the labels in a vanilla cut. needs_grad: of which a gradient is wanted."""
+        about = {
+            **_about(unit), "needs_grad": needs_grad, "version": self.version, "at_least": self.newest,
+            "activations": activations,
+        }  # fmt: skip
+        answer: Awaited[Outputs] | Awaited[Gradients]
+        if self.spec.model.u_shaped:
+            answer = submit(self.split.forward, Forward(**about))
+        else:
+            answer = submit(self.split.step, Step(**about, labels={"0": unit.y}))
+        return Crossing(unit, activations, needs_grad, answer)
+
+    def turn(self, crossing: Crossing, submit: Submit) -> None:
+        """Wait for the outputs, step the tail on them, and send their gradient."""
+        unit, answer = crossing.unit, crossing.answer()
+        if isinstance(answer, Gradients):
+            crossing.losses, crossing.other_bytes = answer.losses["0"].tolist(), unit.y.nbytes
+            crossing.back = lambda: answer
+            return
+        result = self.model.tail_step(unit, answer.outputs, answer.differentiable)
+        crossing.losses = result.losses
+        crossing.other_bytes = size_bytes((*answer.outputs.values(), *result.gradients.values()))
+        request = Backward(
+            **_about(unit), needs_grad=crossing.needs_grad, version=answer.version, gradients=result.gradients
+        )
+        crossing.back = submit(self.split.backward, request, crossing.activations)
+
+    def collect(self, crossing: Crossing) -> Crossed:
+        """Wait for the cut-layer gradient; the unit's contribution is stored then."""
+        assert crossing.back is not None
+        back = crossing.back()
+        self.newest = max(self.newest, back.newest)
+        return Crossed(crossing.losses, back.gradients, crossing.other_bytes)
 
     def predictor(self, version: int) -> Callable[[Tensors], Tensors]:
         """Activations to outputs, by a version of the body."""
         return lambda activations: (
             self.split.predict(Predict(run=self.spec.run.name, version=version, activations=activations)).outputs
         )
-
-    def _u_shaped(self, unit: Unit, about: dict[str, Any], activations: Tensors) -> Crossed:
-        request = Forward(**about, version=self.version, at_least=self.newest, activations=activations)
-        answer = self.split.forward(request)
-        result = self.model.tail_step(unit, answer.outputs, answer.differentiable)
-        request_back = Backward(**about, version=answer.version, gradients=result.gradients)
-        back = self.split.backward(request_back, activations)
-        self.newest = max(self.newest, back.newest)
-        return Crossed(
-            result.losses, back.gradients, size_bytes((*answer.outputs.values(), *result.gradients.values()))
-        )
-
-    def _vanilla(self, unit: Unit, about: dict[str, Any], activations: Tensors) -> Crossed:
-        labels = torch.cat(unit.y)
-        request = Step(
-            **about, version=self.version, at_least=self.newest, activations=activations, labels={"0": labels}
-        )
-        back = self.split.step(request)
-        self.newest = max(self.newest, back.newest)
-        return Crossed(back.losses["0"].tolist(), back.gradients, labels.nbytes)
 
 
 @dataclass(frozen=True)
@@ -95,22 +143,51 @@ class Whole:
 
     model: LocalModel
 
-    def train(self, unit: Unit) -> list[float]:
-        return self.model.tail_step(unit, _detached(self.model.forward(unit)), ()).losses
+    def train(self, units: Iterable[Unit]) -> Iterator[Trained]:
+        for unit in units:
+            yield unit, self.model.tail_step(unit, _detached(self.model.forward(unit)), ()).losses
 
 
 @dataclass(frozen=True)
 class Across:
-    """Each unit crosses the cut, and the front waits for its cut-layer gradient."""
+    """Each unit crosses the cut, and the front waits for its cut-layer gradient.
+
+    in_flight: units that may be under way while others are computed, where units do not depend on one another.
+    """
 
     model: LocalModel
     body: SplitBody
+    in_flight: int = 0
 
-    def train(self, unit: Unit) -> list[float]:
+    def train(self, units: Iterable[Unit]) -> Iterator[Trained]:
+        in_flight = self.in_flight if self.body.independent else 0
+        sent: deque[tuple[Crossing, Tensors]] = deque()
+        turned: deque[tuple[Crossing, Tensors]] = deque()
+        with Senders(in_flight) as senders:
+            for unit in units:
+                sent.append(self._send(unit, senders))
+                if len(sent) > in_flight // 2:
+                    turned.append(self._turn(*sent.popleft(), senders))
+                if len(sent) + len(turned) > in_flight:
+                    yield self._collect(*turned.popleft())
+            while sent:
+                turned.append(self._turn(*sent.popleft(), senders))
+            while turned:
+                yield self._collect(*turned.popleft())
+
+    def _send(self, unit: Unit, senders: Senders) -> tuple[Crossing, Tensors]:
         activations = self.model.forward(unit)
-        crossed = self.body.train(unit, _detached(activations), tuple(differentiable(activations)))
-        self.model.backward(unit, activations, crossed.gradients)
-        return crossed.losses
+        needs_grad = tuple(differentiable(activations))
+        return self.body.send(unit, _detached(activations), needs_grad, senders.submit), activations
+
+    def _turn(self, crossing: Crossing, activations: Tensors, senders: Senders) -> tuple[Crossing, Tensors]:
+        self.body.turn(crossing, senders.submit)
+        return crossing, activations
+
+    def _collect(self, crossing: Crossing, activations: Tensors) -> Trained:
+        crossed = self.body.collect(crossing)
+        self.model.backward(crossing.unit, activations, crossed.gradients)
+        return crossing.unit, crossed.losses
 
 
 class Auxiliary:
@@ -127,7 +204,12 @@ class Auxiliary:
         self._unsent_samples = 0
         self._other_bytes_per_sample = 0.0
 
-    def train(self, unit: Unit) -> list[float]:
+    def train(self, units: Iterable[Unit]) -> Iterator[Trained]:
+        for unit in units:
+            yield unit, [self._train(unit)]
+        self.background.wait()
+
+    def _train(self, unit: Unit) -> float:
         activations = self.model.forward(unit)
         sent = _detached(activations)
         loss = self.model.auxiliary_step(unit, activations)
@@ -137,7 +219,7 @@ class Auxiliary:
         else:
             self._unsent_bytes += size_bytes(sent.values())
             self._unsent_samples += unit.samples
-        return [loss]
+        return loss
 
     @property
     def bytes_saved(self) -> int:
@@ -158,6 +240,10 @@ class Auxiliary:
 def size_bytes(tensors: Iterable[Tensor]) -> int:
     """Of their elements together."""
     return sum(tensor.nbytes for tensor in tensors)
+
+
+def _about(unit: Unit) -> dict[str, Any]:
+    return {**vars(unit.key), "batches": unit.batches}
 
 
 def _detached(tensors: Tensors) -> Tensors:

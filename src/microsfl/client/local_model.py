@@ -89,6 +89,10 @@ class LocalModel:
 
     def forward(self, unit: Unit) -> Tensors:
         """The unit's activations, with their graph; detached they may be sent."""
+
+        def protected(tensors: Tensors, place: int) -> Tensors:
+            return self._protected(tensors, "train", unit.key.round, unit.key.unit + place)
+
         with computing:
             return front_forward(
                 self.parts["front"],
@@ -96,9 +100,7 @@ class LocalModel:
                 unit.front_seeds,
                 self.device,
                 front_is_trained=self.steppers["front"].rhythm != "never",
-                protected=lambda tensors, place: self._protected(
-                    tensors, "train", unit.key.round, unit.key.unit + place
-                ),
+                protected=protected if self.spec.privacy.protects else None,
             )
 
     def backward(self, unit: Unit, activations: Tensors, gradients: Tensors) -> None:
@@ -106,7 +108,7 @@ class LocalModel:
         if differentiable(activations):
             with computing:
                 front_backward(activations, gradients)
-                self.steppers["front"].after_backward(len(unit.x))
+                self.steppers["front"].after_backward(unit.batches)
 
     def tail_step(self, unit: Unit, outputs: Tensors, wanted: Sequence[str]) -> TailResult:
         """Tail, loss and step of a unit. wanted: outputs that get a gradient."""
@@ -118,7 +120,7 @@ class LocalModel:
         """The loss of a unit of one batch on the auxiliary head; front and head are stepped on it."""
         seed = batch_seed("aux", self.spec.run.seed, unit.key, 0)
         with computing:
-            return auxiliary_step(self.steppers["front"], self.steppers["aux"], activations, unit.y[0], seed)
+            return auxiliary_step(self.steppers["front"], self.steppers["aux"], activations, unit.y, seed)
 
     def evaluate(
         self, body: Callable[[Tensors], Tensors], x: Tensor, y: Tensor, *, round_: int, batch: int

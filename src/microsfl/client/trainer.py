@@ -55,9 +55,9 @@ class Tally:
     bytes_saved: int | None = None
 
     def add(self, unit: Unit, losses: list[float]) -> None:
-        self.loss += sum(loss * len(y) for loss, y in zip(losses, unit.y, strict=True))
+        self.loss += sum(losses) * unit.samples / unit.batches
         self.samples += unit.samples
-        self.batches += len(unit.y)
+        self.batches += unit.batches
 
 
 class Trainer:
@@ -68,7 +68,7 @@ class Trainer:
 
     Args:
         modules: what a client holds with the run's initial weights (`zoo.parts.client_side`); they are copied.
-        in_flight: units that may be under way while training goes on, where the strategy does not wait for answers.
+        in_flight: units that may be under way while training goes on, where they do not depend on one another.
     """
 
     def __init__(
@@ -178,10 +178,9 @@ class Trainer:
         tally = Tally()
         with Background(self.in_flight if self.traits.auxiliary else 0) as background:
             exchange = self._exchange(background)
-            for unit in units_of_round(self.spec, self.client, self.data, round_):
-                tally.add(unit, exchange.train(unit))
+            for unit, losses in exchange.train(units_of_round(self.spec, self.client, self.data, round_)):
+                tally.add(unit, losses)
                 yield
-            background.wait()
         if isinstance(exchange, Auxiliary):
             tally.bytes_saved = exchange.bytes_saved
         self.model.end_round()
@@ -191,7 +190,9 @@ class Trainer:
     def _exchange(self, background: Background) -> Exchange:
         if not self.traits.split:
             return Whole(self.model)
-        return Auxiliary(self.model, self.body, background) if self.traits.auxiliary else Across(self.model, self.body)
+        if self.traits.auxiliary:
+            return Auxiliary(self.model, self.body, background)
+        return Across(self.model, self.body, self.in_flight)
 
     def _train_until(self, round_: int) -> None:
         """Where weights stay with the client: have every round before `round_` behind it, and none more."""

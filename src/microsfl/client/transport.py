@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import random
 import threading
@@ -9,8 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
-
-import urllib3
 
 from ..core.client_side import OptimizerState
 from ..errors import (
@@ -25,6 +24,7 @@ from ..errors import (
 from ..spec import RunSpec
 from ..wire.messages import Backward, Forward, Gradients, Message, Outputs, Predict, Step, Stored, Tensors, Update
 from ..wire.tensors import decode
+from .connections import Answer, Connections
 
 CONNECT_S = 3.0
 LONGEST_ANSWER_S = 300.0
@@ -34,7 +34,7 @@ AVOID_S = 5.0
 BINARY = "application/octet-stream"
 
 Json = dict[str, Any]
-Answer = TypeVar("Answer", bound=Message)
+Kind = TypeVar("Kind", bound=Message)
 
 
 @dataclass
@@ -43,6 +43,12 @@ class Traffic:
 
     up: int = 0
     down: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def add(self, up: int, down: int) -> None:
+        with self._lock:
+            self.up += up
+            self.down += down
 
 
 class Reply(Protocol):
@@ -73,7 +79,7 @@ class Way(Protocol):
 
 @dataclass
 class Http:
-    """One connection pool a process; says what failed in microsfl's own errors.
+    """The connections of a process; says what failed in microsfl's own errors.
 
     retry_s: how long a request is tried again, on the next server in turn, while servers do not answer or fail. A
     server that failed is asked last for `AVOID_S` seconds, so that a dead one does not cost every request a time-out.
@@ -84,7 +90,7 @@ class Http:
 
     retry_s: float = 60.0
     patience_s: float = 5.0
-    pool: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(maxsize=16, retries=False))
+    connections: Connections = field(default_factory=Connections)
     _failed_at: dict[str, float] = field(default_factory=dict)
     _slowest_s: float = 0.0
 
@@ -96,7 +102,7 @@ class Http:
         body: bytes | None = None,
         kind: str = "",
         wait_s: float = 0.0,
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> Answer:
         """The first good answer among `servers()` in order, asked anew before each turn.
 
         Args:
@@ -125,13 +131,12 @@ class Http:
 
     def _once(
         self, method: str, url: str, body: bytes | None, kind: str, read_s: float
-    ) -> tuple[urllib3.BaseHTTPResponse | None, str]:
+    ) -> tuple[Answer | None, str]:
         headers = {"content-type": kind} if body is not None else {}
-        timeout = urllib3.Timeout(connect=CONNECT_S, read=read_s)
         asked_at = time.monotonic()
         try:
-            answer = self.pool.request(method, url, body=body, headers=headers, timeout=timeout)
-        except urllib3.exceptions.HTTPError as error:
+            answer = self.connections.request(method, url, body, headers, connect_s=CONNECT_S, read_s=read_s)
+        except (OSError, http.client.HTTPException) as error:
             return None, f"{url}: {type(error).__name__}"
         if answer.status < 300:
             if kind == BINARY:  # of a long poll it would say nothing
@@ -188,7 +193,7 @@ class SplitServers:
         """(version, weights file) of the body; the newest when `version` is None."""
         return _weights(self.http, self._order, run, version, self.traffic)
 
-    def _send(self, path: str, request: Message, kind: type[Answer]) -> Answer:
+    def _send(self, path: str, request: Message, kind: type[Kind]) -> Kind:
         return _message(self.http, self._order, path, request, kind, self.traffic)
 
     def _order(self) -> list[str]:
@@ -222,7 +227,7 @@ class FedServer:
             answer = self.http.request("GET", self._order, f"/v1/runs/{run}/rounds/{round_}/updates/{client}")
         except ClientNotFound:
             return {}, {}
-        self.traffic.down += len(answer.data)
+        self.traffic.add(0, len(answer.data))
         update = Update.unpack(answer.data, hashed=True)
         return update.optimizer, update.scalars
 
@@ -230,7 +235,7 @@ class FedServer:
         """The client-side weights that a client uploaded in exactly this round, named as in `tensors`."""
         path = f"/v1/runs/{run}/rounds/{round_}/updates/{client}/weights"
         answer = self.http.request("GET", self._order, path)
-        self.traffic.down += len(answer.data)
+        self.traffic.add(0, len(answer.data))
         return decode(answer.data).tensors
 
     def tensors(self, run: str, version: int) -> Tensors:
@@ -293,12 +298,11 @@ class Coordinator:
 
 
 def _message(
-    http: Way, servers: Callable[[], Sequence[str]], path: str, request: Message, kind: type[Answer], traffic: Traffic
-) -> Answer:
+    http: Way, servers: Callable[[], Sequence[str]], path: str, request: Message, kind: type[Kind], traffic: Traffic
+) -> Kind:
     body = request.pack()
     answer = http.request("POST", servers, path, body, BINARY)
-    traffic.up += len(body)
-    traffic.down += len(answer.data)
+    traffic.add(len(body), len(answer.data))
     return kind.unpack(answer.data)
 
 
@@ -307,7 +311,7 @@ def _weights(
 ) -> tuple[int, bytes]:
     number = "newest" if version is None else str(version)
     answer = http.request("GET", servers, f"/v1/runs/{run}/versions/{number}/weights")
-    traffic.down += len(answer.data)
+    traffic.add(0, len(answer.data))
     return int(answer.headers["x-microsfl-version"]), answer.data
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from ..core.partition import IntArray, Share, batches
@@ -24,17 +25,25 @@ class LocalData:
 
 @dataclass(frozen=True)
 class Unit:
-    """Consecutive batches of one size, computed in one request. Seeds: one a batch."""
+    """Consecutive batches of one size, computed in one request.
+
+    x: [batches * samples, …]. y: int64 [batches * samples]. Seeds: one a batch.
+    """
 
     key: UnitKey
-    x: list[Tensor]
-    y: list[Tensor]
+    x: Tensor
+    y: Tensor
     front_seeds: list[int]
     tail_seeds: list[int]
 
     @property
     def samples(self) -> int:
-        return sum(len(y) for y in self.y)
+        """In all batches together."""
+        return len(self.y)
+
+    @property
+    def batches(self) -> int:
+        return len(self.front_seeds)
 
 
 def units_of_round(spec: RunSpec, client: str, data: LocalData, round_: int) -> Iterator[Unit]:
@@ -49,11 +58,9 @@ def units_of_round(spec: RunSpec, client: str, data: LocalData, round_: int) -> 
     first = 0
     for group in group_batches(order, spec.strategy.unit if isinstance(spec.strategy.unit, int) else 1):
         key = UnitKey(spec.run.name, round_, client, first)
-        pairs = [take(data.train, data.share.train[indices]) for indices in group]
         yield Unit(
             key,
-            [x for x, _ in pairs],
-            [y for _, y in pairs],
+            *take(data.train, data.share.train[np.concatenate(group)]),
             [batch_seed("front", seed, key, i) for i in range(len(group))],
             [batch_seed("tail", seed, key, i) for i in range(len(group))],
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -98,28 +99,35 @@ class TailResult:
 
 def front_forward(
     front: nn.Module,
-    batches: Iterable[Tensor],
-    seeds: Iterable[int],
+    x: Tensor,
+    seeds: Sequence[int],
     device: torch.device,
     *,
     front_is_trained: bool,
-    protected: Callable[[Tensors, int], Tensors] = lambda tensors, _: tensors,
+    protected: Callable[[Tensors, int], Tensors] | None = None,
 ) -> Tensors:
-    """Training forward of the front, batch by batch, with its graph: activations "0", "1", … of the whole unit.
+    """Training forward of the front, with its graph: activations "0", "1", … of a whole unit.
+
+    The batches are computed together where that gives the same numbers, else one by one.
 
     Args:
-        batches: inputs [samples, …] of each batch. seeds: one a batch.
+        x: inputs [batches * samples, …]. seeds: one a batch.
         front_is_trained: a frozen front is in evaluation mode, as it must not change in any way.
         protected: what becomes of the activations of a batch, given its place in the unit, before they leave.
     """
     front.train(front_is_trained)
-    outputs = [
-        protected(_train_call(front, (x.to(device),), seed), place)
-        for place, (x, seed) in enumerate(zip(batches, seeds, strict=True))
-    ]
-    return {
-        name: torch.cat([one[name] for one in outputs]) if len(outputs) > 1 else outputs[0][name] for name in outputs[0]
-    }
+    x = x.to(device)
+    if is_samplewise(front):
+        outputs = name_outputs(front(x))
+        if protected is None:
+            return outputs
+        parts = {name: tensor.chunk(len(seeds)) for name, tensor in outputs.items()}
+        batches = [{name: chunks[place] for name, chunks in parts.items()} for place in range(len(seeds))]
+    else:
+        batches = [_train_call(front, (piece,), seed) for piece, seed in zip(x.chunk(len(seeds)), seeds, strict=True)]
+    if protected is not None:
+        batches = [protected(one, place) for place, one in enumerate(batches)]
+    return _joined(batches)
 
 
 def front_backward(activations: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
@@ -143,15 +151,15 @@ def tail_step(
     stepper: Stepper,
     outputs: Mapping[str, Tensor],
     differentiable: Iterable[str],
-    labels: list[Tensor],
-    seeds: list[int],
+    labels: Tensor,
+    seeds: Sequence[int],
 ) -> TailResult:
     """Tail forward, loss, backward and (in the rhythm "batch") step, batch by batch.
 
     Args:
         outputs: the body's outputs of the whole unit, [batches * samples, …].
         differentiable: names of the outputs that a gradient is wanted for.
-        labels: [samples] int64 of each batch. seeds: one a batch.
+        labels: int64 [batches * samples]. seeds: one a batch.
 
     Raises:
         NotFinite: when a loss is not.
@@ -159,20 +167,20 @@ def tail_step(
     """
     stepper.part.train()
     wanted = in_order(differentiable)
-    parts = {name: tensor.chunk(len(labels)) for name, tensor in outputs.items()}
+    order = in_order(outputs)
+    here = next(iter(outputs.values())).device
+    parts = {name: outputs[name].detach().chunk(len(seeds)) for name in order}
     losses: list[float] = []
-    gradients: dict[str, list[Tensor]] = {name: [] for name in wanted}
-    for i, y in enumerate(labels):
-        leaves = {name: parts[name][i].detach().requires_grad_(name in wanted) for name in in_order(outputs)}
-        logits = _train_call(stepper.part, tuple(leaves.values()), seeds[i])["0"]
-        loss = _loss(logits, y)
+    batches: list[Tensors] = []
+    for i, (y, seed) in enumerate(zip(labels.to(here).chunk(len(seeds)), seeds, strict=True)):
+        leaves = {name: parts[name][i].requires_grad_(name in wanted) for name in order}
+        logits = _train_call(stepper.part, tuple(leaves.values()), seed)["0"]
+        loss, value = _loss(logits, y)
         loss.backward()  # type: ignore[no-untyped-call]
         stepper.after_backward(1)
-        losses.append(loss.item())
-        for name in wanted:
-            gradient = leaves[name].grad
-            gradients[name].append(torch.zeros_like(leaves[name]) if gradient is None else gradient)
-    return TailResult(losses, {name: torch.cat(grads) for name, grads in gradients.items()})
+        losses.append(value)
+        batches.append({name: _gradient(leaves[name]) for name in wanted})
+    return TailResult(losses, _joined(batches))
 
 
 def auxiliary_step(front: Stepper, aux: Stepper, activations: Mapping[str, Tensor], labels: Tensor, seed: int) -> float:
@@ -190,11 +198,11 @@ def auxiliary_step(front: Stepper, aux: Stepper, activations: Mapping[str, Tenso
     """
     aux.part.train()
     first = activations[in_order(differentiable(activations))[0]]
-    loss = _loss(_train_call(aux.part, (first,), seed)["0"], labels)
+    loss, value = _loss(_train_call(aux.part, (first,), seed)["0"], labels)
     loss.backward()  # type: ignore[no-untyped-call]
     for stepper in (front, aux):
         stepper.after_backward(1)
-    return loss.item()
+    return value
 
 
 def evaluate(
@@ -266,13 +274,26 @@ def differentiable(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if tensor.requires_grad]
 
 
-def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+def _loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+    """The mean cross entropy of a batch, with its graph and as a number."""
     labels = labels.to(logits.device)
     check_labels(labels, logits)
     loss = functional.cross_entropy(logits, labels)
-    if not torch.isfinite(loss):
+    value = loss.item()
+    if not math.isfinite(value):
         raise NotFinite("The training loss is not finite: training diverges. A smaller learning rate may help.")
-    return loss
+    return loss, value
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+def _joined(batches: Sequence[Tensors]) -> Tensors:
+    """The tensors of several batches, those of a name one after the other."""
+    if len(batches) == 1:
+        return batches[0]
+    return {name: torch.cat([one[name] for one in batches]) for name in batches[0]}
 
 
 def _train_call(part: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> Tensors:

@@ -88,7 +88,7 @@ def body_forward(
     _check_inputs(inputs, needs_grad, len(seeds))
     leaves = {name: inputs[name].detach().requires_grad_(name in needs_grad) for name in in_order(inputs)}
     buffers = {name: tensor.clone() for name, tensor in persistent_buffers(body).items()}
-    body.train()
+    _set_mode(body, training=True)
     if is_samplewise(body):
         outputs = _call(body, list(leaves.values()), buffers)
     else:
@@ -158,13 +158,15 @@ def body_step(forward: Forward, labels: Tensor, batches: int) -> tuple[Gradients
 
 def body_predict(body: nn.Module, inputs: Mapping[str, Tensor]) -> Tensors:
     """Evaluation forward, without a graph: no dropout, running statistics used and not changed."""
-    body.eval()
+    _set_mode(body, training=False)
     with torch.no_grad():
         return name_outputs(_call(body, [inputs[name] for name in in_order(inputs)]))
 
 
 def persistent_buffers(module: nn.Module) -> Tensors:
     """The buffers that belong to the module's state (BatchNorm's running statistics, say)."""
+    if next(module.buffers(), None) is None:
+        return {}
     saved = module.state_dict(keep_vars=True).keys()
     return {name: buffer for name, buffer in module.named_buffers() if name in saved}
 
@@ -179,15 +181,21 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
     """Raises TensorMismatch unless `labels` are class numbers for `logits` [samples, classes, …]."""
     if logits.ndim < 2 or labels.dtype != torch.int64 or labels.shape != (logits.shape[0], *logits.shape[2:]):
         raise TensorMismatch(f"The labels are {_describe(labels)}, which does not fit outputs {_describe(logits)}.")
-    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
-        raise TensorMismatch(
-            f"The labels run from {int(labels.min())} to {int(labels.max())}; the model has {logits.shape[1]} classes."
-        )
+    if labels.numel():
+        low, high = (int(end) for end in torch.aminmax(labels))
+        if low < 0 or high >= logits.shape[1]:
+            raise TensorMismatch(f"The labels run from {low} to {high}; the model has {logits.shape[1]} classes.")
 
 
 def name_outputs(outputs: Tensor | tuple[Tensor, ...]) -> Tensors:
     """Tensors that cross a cut, named by their position."""
     return {str(i): t for i, t in enumerate(outputs if isinstance(outputs, tuple) else (outputs,))}
+
+
+def _set_mode(body: nn.Module, *, training: bool) -> None:
+    """`body.train(training)`, which costs as much as a small body's forward, where it changes anything."""
+    if any(module.training != training for module in body.modules()):
+        body.train(training)
 
 
 def _gradients(forward: Forward, ends: list[Tensor], end_gradients: list[Tensor]) -> Gradients:

@@ -48,7 +48,12 @@ def resolve(spec: RunSpec, data: Data | None = None) -> RunSpec:
             f"data.path = '{path}' is not there. Give the folder of the data set's files, or leave data.path out."
         )
     input_shape, classes = describe(spec.data.dataset, path) if data is None else (data.input_shape, data.classes)
-    return _with_front_sha256(spec).resolved(input_shape=input_shape, classes=classes)
+    resolved = _with_front_sha256(spec).resolved(input_shape=input_shape, classes=classes)
+    if spec.strategy.unit == "auto" and resolved.strategy.unit != 1:
+        from ..zoo.parts import activation_bytes  # torch, for the few runs that need it here
+
+        resolved = resolved.with_units_of(activation_bytes(resolved))
+    return resolved
 
 
 def _with_front_sha256(spec: RunSpec) -> RunSpec:

@@ -37,6 +37,12 @@ __all__ = [
 ]  # fmt: skip
 
 
+# About what travels in one request: less, and the request costs more than its content; more brings nothing
+# (docs/concepts/performance.md).
+UNIT_BYTES = 256 * 1024
+UNIT_BATCHES = 64
+
+
 class RunSpec(Table):
     """A whole run. Immutable; equal specifications are equal values."""
 
@@ -109,7 +115,19 @@ class RunSpec(Table):
             }
         )
 
+    def with_units_of(self, sample_bytes: int) -> RunSpec:
+        """The specification with units sized for activations of `sample_bytes` a sample.
+
+        As many batches as make about `UNIT_BYTES`, at most `UNIT_BATCHES`; with `sync = K` no more than its share of K,
+        so that every client has a part in a commit.
+        """
+        most = self._auto_unit()
+        batches = UNIT_BYTES // max(1, sample_bytes * self.data.batch_size)
+        unit = min(max(1, batches), most if isinstance(self.strategy.sync, int) or most == 1 else UNIT_BATCHES)
+        return self.model_copy(update={"strategy": self.strategy.model_copy(update={"unit": unit})})
+
     def _auto_unit(self) -> int:
+        """Where the size of activations is not known."""
         strategy = self.strategy
         if strategy.front_update == "batch" or strategy.traits != TRAITS["filesync"]:
             return 1

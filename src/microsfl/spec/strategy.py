@@ -92,7 +92,8 @@ class StrategyTable(Table):
     unit: Literal["auto"] | Positive = Field(
         "auto",
         description="Batches that travel in one request. Only 1 is possible while the front is stepped each batch. "
-        "auto: 1 then, and for every strategy but filesync; else 16 with sync = 'round', or sync / clients.",
+        "auto: 1 then, and for every strategy but filesync; else as many as make about 256 KiB, with sync = K at most "
+        "K / clients.",
     )
     front_update: Literal["batch", "round", "never"] = Field(
         "batch", description="When the front is stepped; never: it is frozen, in evaluation mode, and not exchanged."

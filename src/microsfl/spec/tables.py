@@ -115,6 +115,11 @@ class PrivacyTable(Table):
         "experiments that are to be repeated; who knows the specification can subtract it.",
     )
 
+    @property
+    def protects(self) -> bool:
+        """False when activations leave the front as they are."""
+        return self.clip_norm > 0 or self.noise_std > 0
+
 
 class ServersTable(Table):
     split: Positive = Field(2, description="Split servers that `microsfl run` starts.")

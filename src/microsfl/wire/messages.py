@@ -6,7 +6,7 @@ cross a cut keep their names ("0", "1", …) behind a prefix that says what they
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -38,16 +38,23 @@ class Message(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
+    _groups: ClassVar[tuple[str, ...]] = ()  # fields that are dicts of tensors
+    _defaults: ClassVar[tuple[tuple[str, Any], ...]] = ()  # the other fields
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls._groups = tuple(name for name, info in cls.model_fields.items() if info.annotation == Tensors)
+        others = ((name, info) for name, info in cls.model_fields.items() if name not in cls._groups)
+        cls._defaults = tuple((name, info.get_default(call_default_factory=True)) for name, info in others)
+
     def pack(self, *, hashed: bool = False) -> bytes:
-        """The message as a packet; with its hash, as it is to stand in a file."""
+        """The message as a packet; with its hash, as it is to stand in a file. A field at its default is left out."""
         fields: dict[str, Any] = {"type": type(self).__name__}
-        tensors: Tensors = {}
-        for name in type(self).model_fields:
+        for name, default in self._defaults:
             value = getattr(self, name)
-            if _holds_tensors(type(self).model_fields[name]):
-                tensors |= {f"{name}.{key}": tensor for key, tensor in value.items()}
-            else:
-                fields[name] = list(value) if isinstance(value, tuple) else value
+            if value != default:
+                fields[name] = value
+        tensors = {f"{name}.{key}": tensor for name in self._groups for key, tensor in getattr(self, name).items()}
         return encode(tensors, fields, hashed=hashed)
 
     @classmethod
@@ -64,21 +71,17 @@ class Message(BaseModel):
         kind = values.pop("type", None)
         if kind != cls.__name__:
             raise MalformedMessage(f"The message is of type {kind!r:.60}; {cls.__name__!r} is wanted here.")
-        groups: dict[str, Tensors] = {name: {} for name, info in cls.model_fields.items() if _holds_tensors(info)}
+        groups: dict[str, Tensors] = {name: {} for name in cls._groups}
         for name, tensor in packet.tensors.items():
             group, _, key = name.partition(".")
             if group not in groups or not key:
                 raise MalformedMessage(f"Tensor '{name}' does not belong into a {cls.__name__}.")
             groups[group][key] = tensor
-        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        values.update((name, tuple(value)) for name, value in values.items() if isinstance(value, list))
         try:
-            return cls.model_validate({**values, **groups})
+            return cls.model_validate(values | groups)
         except pydantic.ValidationError as error:
             raise MalformedMessage(f"{cls.__name__}: {_first(error)}") from None
-
-
-def _holds_tensors(info: Any) -> bool:
-    return bool(info.annotation == Tensors)
 
 
 def _first(error: pydantic.ValidationError) -> str:

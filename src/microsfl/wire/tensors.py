@@ -2,8 +2,8 @@
 
     8 bytes      N, length of the header, unsigned little-endian
     N bytes      JSON object, padded with spaces to a multiple of 8:
-                 "__metadata__": {"microsfl": "1", "fields": "<JSON object>"}   (absent in weights files)
-                 (in contributions, updates and hand-over files also "sha256", of all the rest)
+                 "__metadata__": {"microsfl": "2", "fields": "<JSON object>"}   (absent in weights files)
+                 (in contributions, updates and hand-over files also "xxh3_128", of all the file)
                  "<name>": {"dtype": "F32", "shape": [64, 10], "data_offsets": [begin, end]}
     the rest     the tensors' bytes, little-endian, row-major, without gaps
 
@@ -13,20 +13,20 @@ own; the tests compare both byte by byte.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
 from ..errors import MalformedMessage, MessageTooLarge, NotFinite, TensorMismatch
 
-VERSION = "1"
+VERSION = "2"
 HEADER_LIMIT_BYTES = 1_000_000
 TENSOR_LIMIT = 4096
 DIMENSION_LIMIT = 8
@@ -39,6 +39,9 @@ DTYPES: dict[str, torch.dtype] = {
 }  # fmt: skip
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _RANK = {dtype: rank for rank, dtype in enumerate(DTYPES.values())}
+
+_SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+_PLAIN = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 Buffer = bytes | bytearray | memoryview
 
@@ -57,7 +60,7 @@ def encode(tensors: Mapping[str, Tensor], fields: Mapping[str, Any] | None = Non
     Args:
         tensors: of a dtype in `DTYPES`, any shape.
         fields: JSON values; None writes no metadata, as in weights files.
-        hashed: put a SHA-256 of everything else into the metadata, as in files that no commit names by their hash yet.
+        hashed: put a hash of the whole into the metadata, as in files that no commit names by their hash yet.
 
     Raises:
         TensorMismatch: when a tensor has another dtype.
@@ -65,23 +68,25 @@ def encode(tensors: Mapping[str, Tensor], fields: Mapping[str, Any] | None = Non
     for name, tensor in tensors.items():
         if tensor.dtype not in _CODES:
             raise TensorMismatch(f"Tensor '{name}' is {tensor.dtype}; these can travel: {', '.join(DTYPES)}.")
-    order = sorted(tensors, key=lambda name: (_RANK[tensors[name].dtype], name))
+    order = sorted(tensors, key=lambda name: (_RANK[tensors[name].dtype], name)) if len(tensors) > 1 else list(tensors)
     header: dict[str, Any] = {}
     if fields is not None:
-        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        header["__metadata__"] = {"fields": text, "microsfl": VERSION}
+        header["__metadata__"] = {"fields": _SORTED.encode(fields), "microsfl": VERSION}
     begin = 0
     for name in order:
         tensor = tensors[name]
         end = begin + tensor.nbytes
-        header[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[name] = {"dtype": _CODES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
         begin = end
     data = [_raw(tensors[name]) for name in order]
     if hashed:
-        header["__metadata__"]["sha256"] = _digest(header, data)
-    head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        header["__metadata__"]["xxh3_128"] = _NO_DIGEST
+    head = _PLAIN.encode(header).encode()
     head += b" " * (-len(head) % 8)
-    return b"".join([len(head).to_bytes(8, "little"), head, *data])
+    head = len(head).to_bytes(8, "little") + head
+    if hashed:
+        head = _with_digest(head, _digest(head, data))
+    return b"".join([head, *data])
 
 
 def decode(body: Buffer, *, hashed: bool = False) -> Packet:
@@ -98,7 +103,7 @@ def decode(body: Buffer, *, hashed: bool = False) -> Packet:
     view = memoryview(body)
     header, start = _read_header(view)
     if hashed:
-        _check_digest(header, view[start:])
+        _check_digest(bytes(view[:start]), view[start:])
     fields = _read_fields(header.pop("__metadata__", None))
     if len(header) > TENSOR_LIMIT:
         raise MessageTooLarge(f"The body has {len(header)} tensors; the limit is {TENSOR_LIMIT}.")
@@ -112,26 +117,37 @@ def decode(body: Buffer, *, hashed: bool = False) -> Packet:
 
 def check_finite(name: str, tensor: Tensor) -> None:
     """Raises NotFinite, naming the tensor, when it has a NaN or an infinity."""
-    if tensor.dtype.is_floating_point and tensor.numel():
-        low, high = torch.aminmax(tensor)  # one pass; both are NaN when any element is
-        if not math.isfinite(low) or not math.isfinite(high):
-            raise NotFinite(f"Tensor '{name}' {list(tensor.shape)} has a NaN or an infinite value.")
+    if not tensor.dtype.is_floating_point or math.isfinite(tensor.detach().sum().item()):
+        return  # a NaN or an infinity would have made the sum one; at a quarter of what it costs to look for them
+    low, high = torch.aminmax(tensor)  # one pass; both are NaN when any element is
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise NotFinite(f"Tensor '{name}' {list(tensor.shape)} has a NaN or an infinite value.")
 
 
-def _digest(header: dict[str, Any], data: Iterable[Buffer]) -> str:
-    """SHA-256 of the header, without the hash itself, and of the data."""
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
+# Not a cryptographic hash: it tells a file that a power cut has torn, and costs a fiftieth of SHA-256. No name and no
+# text in a header can hold the mark, because there its quotes are escaped.
+_MARK = b'"xxh3_128":"'
+_NO_DIGEST = "0" * 32
+
+
+def _digest(head: bytes, data: Iterable[Buffer]) -> str:
+    """XXH3-128 of a file in which the digits of the hash itself are zeros; `head` is what comes before `data`."""
+    digest = xxhash.xxh3_128(_with_digest(head, _NO_DIGEST))
     for piece in data:
         digest.update(piece)
     return digest.hexdigest()
 
 
-def _check_digest(header: dict[str, Any], data: memoryview) -> None:
-    metadata = header.get("__metadata__")
-    said = metadata.pop("sha256", None) if isinstance(metadata, dict) else None
-    found = _digest(header, [data])
+def _with_digest(head: bytes, digest: str) -> bytes:
+    before, mark, after = head.partition(_MARK)
+    return before + mark + digest.encode() + after[len(digest) :]
+
+
+def _check_digest(head: bytes, data: memoryview) -> None:
+    said = head.partition(_MARK)[2][: len(_NO_DIGEST)].decode("ascii", "replace")
+    found = _digest(head, [data])
     if said != found:
-        raise MalformedMessage(f"The content has sha256 {found}; it says itself that it is {said!r:.80}.")
+        raise MalformedMessage(f"The content has xxh3_128 {found}; it says itself that it is {said!r}.")
 
 
 def _raw(tensor: Tensor) -> memoryview:
@@ -139,8 +155,7 @@ def _raw(tensor: Tensor) -> memoryview:
     return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -185,7 +200,7 @@ def _read_header(view: memoryview) -> tuple[dict[str, Any], int]:
     if bytes(view[8:9]) != b"{":
         raise MalformedMessage("The header does not begin with '{'; this is not safetensors.")
     try:
-        header = json.loads(bytes(view[8 : 8 + size]), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        header = _STRICT.decode(str(view[8 : 8 + size], "utf-8"))
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"The header is not valid JSON: {error}.") from None
     return header, 8 + size
@@ -203,7 +218,7 @@ def _read_fields(metadata: Any) -> dict[str, Any]:
             f"The message is of format {metadata.get('microsfl')!r:.40}; this side reads '{VERSION}'."
         )
     try:
-        fields = json.loads(metadata["fields"], object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        fields = _STRICT.decode(metadata["fields"])
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"The message's fields are not valid JSON: {error}.") from None
     if not isinstance(fields, dict):
@@ -234,3 +249,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant)

@@ -105,8 +105,28 @@ def auxiliary_head(spec: RunSpec, parts: Parts) -> nn.Sequential:
         return nn.Sequential(pool, nn.Flatten(), nn.Linear(features, classes))
 
 
+def activation_bytes(spec: RunSpec) -> int:
+    """Bytes of what the front of a run's model makes of one sample. The user's own model may be imported.
+
+    Raises:
+        InvalidSetting, UnknownLayer, InvalidCut: see `build_parts`; also when the front does not take a sample.
+    """
+    front, (input_shape, _) = build_parts(spec, [spec.model.name]).front, _shapes(spec)
+    try:
+        return sum(tensor.nbytes for tensor in _activations(front, input_shape).values())
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what modules raise on tensors that do not fit
+        raise InvalidSetting(
+            f"model.name = '{spec.model.name}' cannot take a sample of shape {list(input_shape)}: "
+            f"{str(error).splitlines()[0]}."
+        ) from None
+
+
+def _activations(front: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Tensor]:
+    return name_outputs(copy.deepcopy(front).eval()(torch.zeros(1, *input_shape)))
+
+
 def _first_activation(front: nn.Module, input_shape: tuple[int, ...]) -> Tensor | None:
-    outputs = name_outputs(copy.deepcopy(front).eval()(torch.zeros(1, *input_shape)))
+    outputs = _activations(front, input_shape)
     return next((outputs[name] for name in in_order(outputs) if outputs[name].requires_grad), None)
 
 

@@ -1,0 +1,107 @@
+"""Keep-alive HTTP/1.1 connections for a client's many small requests.
+
+On the standard library: at a body of 16 KiB a request through urllib3 takes the client two to three times as long, and
+beside a unit of small tensors that is most of what it does (docs/concepts/performance.md).
+"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from urllib3.util import wait_for_read
+
+from .. import __version__
+from ..errors import InvalidSetting
+
+IDLE_LIMIT = 16  # connections kept open to one server
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status, the headers with their names in lower case, and the whole body."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+
+@dataclass
+class Connections:
+    """For any number of threads; each request has a connection to itself."""
+
+    _idle: dict[tuple[str, str], deque[http.client.HTTPConnection]] = field(default_factory=lambda: defaultdict(deque))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def request(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], *, connect_s: float, read_s: float
+    ) -> Answer:
+        """One request and its answer; nothing is tried again and no redirect is followed.
+
+        Args:
+            url: of http or https; the server's certificate is checked against the system's authorities.
+            connect_s, read_s: how long to wait for the connection, and for each part of the answer.
+
+        Raises:
+            OSError, http.client.HTTPException: when there is no whole answer. TimeoutError is among them.
+            InvalidSetting: when this is no such URL.
+        """
+        parts = urlsplit(url)
+        server = (parts.scheme, parts.netloc)
+        connection = self._connection(server, connect_s)
+        try:
+            if connection.sock is None:
+                connection.connect()
+            connection.sock.settimeout(read_s)
+            target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+            connection.request(method, target, body, {"user-agent": f"microsfl/{__version__}", **headers})
+            response = connection.getresponse()
+            data = response.read()
+            answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, data)
+        except BaseException:
+            connection.close()
+            raise
+        if connection.sock is not None:  # the server did not ask to close it
+            self._keep(server, connection)
+        return answer
+
+    def _connection(self, server: tuple[str, str], connect_s: float) -> http.client.HTTPConnection:
+        """An idle connection that is still open, or one that is not connected yet."""
+        while True:
+            with self._lock:
+                idle = self._idle[server]
+                connection = idle.pop() if idle else None
+            if connection is None:
+                return _new(server, connect_s)
+            if _is_open(connection):
+                return connection
+            connection.close()
+
+    def _keep(self, server: tuple[str, str], connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            idle = self._idle[server]
+            idle.append(connection)
+            spare = idle.popleft() if len(idle) > IDLE_LIMIT else None
+        if spare is not None:
+            spare.close()
+
+
+def _new(server: tuple[str, str], connect_s: float) -> http.client.HTTPConnection:
+    scheme, netloc = server
+    if scheme not in ("http", "https") or not netloc:
+        raise InvalidSetting(f"'{scheme}://{netloc}' is not a URL of a server; write it like http://host:8000.")
+    try:
+        if scheme == "https":
+            return http.client.HTTPSConnection(netloc, timeout=connect_s)
+        return http.client.HTTPConnection(netloc, timeout=connect_s)
+    except http.client.InvalidURL as error:
+        raise InvalidSetting(f"'{scheme}://{netloc}' is not a URL of a server: {error}.") from None
+
+
+def _is_open(connection: http.client.HTTPConnection) -> bool:
+    """False when the server closed it meanwhile: there is something to read, which is the end, or rubbish."""
+    return connection.sock is not None and not wait_for_read(connection.sock, timeout=0.0)
