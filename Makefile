@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Each worker has servers of its own.
 WORKERS ?= -n 2 --dist worksteal
 
-.PHONY: help setup demo test test-all lint docs clean
+.PHONY: help setup demo test test-all lint docs bench bench-quick clean
 
 help:
 	@echo "make demo      train on real digits through stateless split servers, on this machine"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-all  the tests and the slow ones"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      write the generated reference pages again"
+	@echo "make bench     measure speed and size against their targets (10 minutes; bench-quick: 2)"
 	@echo "make setup     only install, into .venv"
 
 setup: $(READY)
@@ -40,6 +41,12 @@ lint: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+bench-quick: setup
+	$(BIN)/python -m benchmarks --quick
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis runs

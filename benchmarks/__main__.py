@@ -35,6 +35,7 @@ REGISTRY = (
 )  # fmt: skip
 FAILED = 1
 UNKNOWN = 2
+WIDTH = 120  # of the table in a file or a pipe
 
 
 @dataclass
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcomes = run(names, given.quick)
     figures = [figure for outcome in outcomes for figure in outcome.figures]
     write_latest(figures)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(table(outcomes))
     console.print(verdict(outcomes), soft_wrap=True)
     return FAILED if any(outcome.error is not None for outcome in outcomes) else 0
@@ -96,7 +97,7 @@ def attempted(outcome: Outcome, quick: bool) -> Iterator[Figure]:
             yield figure
     except Exception as error:  # noqa: BLE001 - the outermost loop: the others are measured all the same
         traceback.print_exc()
-        outcome.error = f"{type(error).__name__}: {error}"
+        outcome.error = f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def line(figure: Figure) -> str:
@@ -117,7 +118,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
             values = (number(value) for value in (one.min, one.median, one.max))
             found.add_row(escape(one.name), *values, target(one), mark)
         if outcome.error is not None:
-            found.add_row(escape(f"{outcome.name}: {outcome.error}"), "", "", "", "", "[red]failed[/]")
+            found.add_row(f"benchmark {outcome.name}", "", "", "", "", "[red]failed[/]")
     return found
 
 

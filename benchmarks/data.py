@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from math import prod
 
-
 import numpy as np
 import torch
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from microsfl.zoo.datasets import Samples, load_data
 
@@ -26,7 +25,7 @@ def mnist_shaped(path: str | None = None) -> Split:
     if path is None:
         return made_up(60_000, (1, 28, 28))
     data = load_data("mnist", path)
-    return data.train, TensorDataset(*Subset(data.test, range(1))[:1])  # type: ignore[arg-type]
+    return data.train, TensorDataset(*data.test[:1])  # type: ignore[misc]
 
 
 def mnist_shaped_few() -> Split:

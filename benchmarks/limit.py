@@ -1,5 +1,8 @@
 """The limit: the same model, data, batches and optimizer steps in one process, in plain PyTorch, without a network.
 
+Plain is the loop that anybody would write, with modules and torch.optim. On the paper's MLP, whose operations are tiny,
+a loop with tensors alone is faster by a quarter; fused or foreach optimizers are not.
+
 A process of its own that waits between the measurements, so that a federation can be measured in between. It reads
 orders and writes answers, a JSON line each.
 """

@@ -49,10 +49,8 @@ def waiting(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     return Model(OrderedDict(front=nn.Linear(features, 16), body=RemoteDevice(16, 16), tail=nn.Linear(16, classes)))
 
 
-def narrow(_: tuple[int, ...], classes: int) -> nn.Module:
+def narrow(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """A body of two parameters that takes tensors [samples, 1, any length] and leaves their shape as it is."""
-    return Model(
-        OrderedDict(
-            front=nn.Identity(), body=nn.Conv1d(1, 1, 1), tail=nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
-        )
-    )
+    (features,) = input_shape
+    tail = nn.Sequential(nn.Flatten(), nn.Linear(features, classes))
+    return Model(OrderedDict(front=nn.Unflatten(1, (1, features)), body=nn.Conv1d(1, 1, 1), tail=tail))

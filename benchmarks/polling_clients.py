@@ -16,7 +16,10 @@ import time
 from collections import defaultdict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, cast
+
+from microsfl.services.http import allow_connections
 
 # As in microsfl.client.agent, without its import of torch.
 HEARTBEAT_S = 3.0
@@ -172,7 +175,7 @@ class Fleet:
         phases = [(round_, kind) for round_ in range(self.load.rounds) for kind in ("train", "evaluate")]
         gaps = [
             (self.got[phase][0] - self.reported[before], self.got[phase][-1] - self.reported[before])
-            for before, phase in zip(phases, phases[1:], strict=False)
+            for before, phase in pairwise(phases)
             if self.load.kind == "rounds"
         ]
         return {"first_task_s": [first for first, _ in gaps], "last_task_s": [last for _, last in gaps]}
@@ -255,6 +258,7 @@ async def echo() -> None:
 def main(what: str, values: str = "{}") -> None:
     import uvloop
 
+    allow_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if what == "echo":
             runner.run(echo())

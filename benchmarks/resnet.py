@@ -1,7 +1,7 @@
 """What the split costs where computing dominates: ResNet-18 on 32x32 images, batches of 64, two clients.
 
-The cut is the zoo's, after the first of the model's stages (stem | layer1 … pool | head): 16.8 MB of activations a batch
-go up, and as much gradient comes down. Front, body and tail are trained: a unit is a batch, two requests each.
+The cut is the zoo's, after the first of the model's stages (stem | layer1 … pool | head): 16.8 MB of activations a
+batch go up, and as much gradient comes down. Front, body and tail are trained: a unit is a batch, two requests each.
 
 Threads: each of two clients is in a process and asks a split server of its own, and each process computes with one
 thread. A client waits while its server computes and the other way round, so two cores are in use. The limit is one

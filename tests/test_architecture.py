@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spec": {"errors", "schema"},
     "config": {"schema", "spec"},
     "process": {"errors", "spec"},
-    "device": {"errors"},
+    "device": {"errors", "process"},
     "core": {"errors"},
     "wire": {"errors", "spec", "core"},
     "store": {"errors"},
@@ -40,20 +40,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client"},
     # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
     # not know it, and stays without services: the command line chooses between the two.
-    "simulate": {"errors", "spec", "config", "device", "core", "store", "sync", "zoo", "client", "services", "launch"},
+    "simulate": {
+        "errors", "spec", "config", "device", "core", "wire", "store", "sync", "zoo", "client", "services", "launch",
+    },  # fmt: skip
     # Simulations of many runs, and real ones, side by side.
     "compare": {".", *BELOW, "schema", "core", "zoo", "launch", "simulate"},
+    "profile": {"errors", "launch"},
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch"},
-    "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate"},
-    "__main__": {"cli"},
+    "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate", "profile"},
+    "__main__": {"cli", "launch"},
 }
 
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
-SHARED = {"", "http", "replica"}
+SHARED = {"", "http", "replica", "stopwatch"}
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
-        "adoption",
+        "adoption", "intake", "spent", "reports",
     },
     "split-server": {"split_server", "split_caches"},
     "fed-server": {"fed_server"},

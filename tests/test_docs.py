@@ -27,6 +27,7 @@ from microsfl.compare.grid import cells
 from microsfl.compare.report import TABLE_COLUMNS
 from microsfl.config import FedServerSettings, SplitServerSettings
 from microsfl.core.cut import cut_model
+from microsfl.core.formats import COMPRESSED
 from microsfl.launch.table import figures
 from microsfl.schema import assign
 from microsfl.services import coordinator, fed_server, split_server
@@ -288,6 +289,10 @@ def test_limits_and_dtypes_are_as_described() -> None:
     assert f'`"microsfl": "{tensors.VERSION}"`' in WIRE
 
 
+def test_the_formats_of_compressed_tensors_are_described_and_no_other() -> None:
+    assert set(re.findall(r"^\| `activations\.0\.(\w+)` \|", section(WIRE, "Messages"), re.MULTILINE)) == {*COMPRESSED}
+
+
 def test_the_annotated_bytes_are_the_golden_ones() -> None:
     golden = (ROOT / "tests" / "unit" / "golden" / "forward.safetensors").read_bytes()
     (block,) = (block for block in blocks(WIRE, "") if block.startswith("00000000:"))
@@ -299,7 +304,7 @@ def test_the_annotated_bytes_are_the_golden_ones() -> None:
     # The header's text stands in the right column.
     right = [line[51:].removesuffix(" and six spaces") for line in block.splitlines()]
     header = "".join(text.strip() for text in right if text.startswith(("{", "\\", '"')))
-    assert header.encode() + b" " * 6 == golden[8:0x160]
+    assert header.encode() + b" " * 6 == golden[8:0x140]
 
 
 # Everything

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NoReturn
 
-from .cli import main
+from .launch.forks import Forks
 
 
 def run() -> NoReturn:
@@ -17,7 +17,14 @@ def run() -> NoReturn:
     computing in it. What has to stay is in the store or the database by then.
     """
     try:
-        main()
+        with ExitStack() as stack:
+            forks = None
+            if sys.argv[1:2] == ["run"] and "--simulate" not in sys.argv:
+                # What a run waits for longest is what its processes import: that begins before anything else.
+                forks = stack.enter_context(Forks())
+            from .cli import main
+
+            main(forks=forks)
     except SystemExit as end:
         with suppress(OSError):  # whoever read the output is gone
             sys.stdout.flush()

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -16,6 +16,10 @@ from .audit.options import audit_options, pretrain_options
 from .config import ClientSettings, CoordinatorSettings, FedServerSettings, SplitServerSettings
 from .errors import MicrosflError
 from .launch.options import role_command
+from .process import importing
+
+if TYPE_CHECKING:
+    from .launch.forks import Forks
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -55,7 +59,15 @@ def cli() -> None:
 @OUTPUT
 @click.option("--simulate", is_flag=True, help="In this process alone, without servers or a store.")
 @AS_JSON
-def run(config: Path | None, assignments: tuple[str, ...], output: Path | None, simulate: bool, as_json: bool) -> None:
+@click.pass_obj
+def run(
+    forks: Forks | None,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    output: Path | None,
+    simulate: bool,
+    as_json: bool,
+) -> None:
     """Train on this machine and write a run folder.
 
     Starts the roles as processes, shows the progress, and ends with a table, plots and the trained model. With
@@ -66,11 +78,14 @@ def run(config: Path | None, assignments: tuple[str, ...], output: Path | None, 
     from .launch.spec_file import read_spec
 
     if simulate:
-        from .simulate.training import train as run_all
-    else:
-        from .launch.training import train as run_all
+        from .simulate.training import train as simulated
 
-    _print(*run_all(read_spec(config, assignments), output), as_json)
+        results = simulated(read_spec(config, assignments), output)
+    else:
+        from .launch.training import train
+
+        results = train(read_spec(config, assignments), output, forks=forks)
+    _print(*results, as_json)
 
 
 @cli.command()
@@ -194,6 +209,22 @@ def gc(targets: tuple[str, ...], run: str | None, keep: int, dry_run: bool) -> N
 
 
 @cli.command()
+@click.argument("folder", metavar="RUN_FOLDER", type=click.Path(path_type=Path))
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw it: .png, .svg, .pdf."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all the numbers as JSON.")
+def profile(folder: Path, plot: Path | None, as_json: bool) -> None:
+    """Show where the time of a run went.
+
+    Of each client, split server and fed server, and of each round: computing, waiting, wire, queue, store.
+    """
+    from .profile.command import profile as show
+
+    show(folder, plot, as_json=as_json)
+
+
+@cli.command()
 @click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @ASSIGNMENTS
 @pretrain_options
@@ -236,7 +267,8 @@ def coordinator(settings: CoordinatorSettings) -> None:
 
     It keeps its records in a database and never sees a tensor.
     """
-    from .services.coordinator import main
+    with importing():
+        from .services.coordinator import main
 
     main(settings)
 
@@ -247,7 +279,8 @@ def split_server(settings: SplitServerSettings) -> None:
 
     Start as many as you like on one store; any of them can go at any moment.
     """
-    from .services.split_server import main
+    with importing():
+        from .services.split_server import main
 
     main(settings)
 
@@ -255,7 +288,8 @@ def split_server(settings: SplitServerSettings) -> None:
 @role_command(cli, "fed-server", FedServerSettings)
 def fed_server(settings: FedServerSettings) -> None:
     """Start the fed server: averages client-side models."""
-    from .services.fed_server import main
+    with importing():
+        from .services.fed_server import main
 
     main(settings)
 
@@ -266,7 +300,8 @@ def client(settings: ClientSettings) -> None:
 
     One process can host several clients. It makes outbound connections only.
     """
-    from .client.agent import main
+    with importing():
+        from .client.agent import main
 
     main(settings)
 
@@ -280,17 +315,21 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]], folder: Path, as
         print_results(summary, rows, folder)
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0, 2 for input that is wrong, 1 when the surroundings failed, 130 after Ctrl-C."""
+def main(arguments: Sequence[str] | None = None, forks: Forks | None = None) -> NoReturn:
+    """Run the command line and exit: 0, 2 for input that is wrong, 1 when the surroundings failed, 130 after Ctrl-C.
+
+    Args:
+        forks: a fork server that imports already, for a command that starts processes.
+    """
     # A user's own models and data sets stand in the working directory, which `python -m` would look into as well.
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    sys.exit(_exit_code(arguments))
+    sys.exit(_exit_code(arguments, forks))
 
 
-def _exit_code(arguments: Sequence[str] | None) -> int:
+def _exit_code(arguments: Sequence[str] | None, forks: Forks | None) -> int:
     try:
-        done: Any = cli.main(arguments, prog_name="microsfl", standalone_mode=False)
+        done: Any = cli.main(arguments, prog_name="microsfl", standalone_mode=False, obj=forks)
     except MicrosflError as error:
         return _complain(str(error), error.exit_code)
     except click.ClickException as error:

@@ -7,6 +7,7 @@ from importlib import import_module
 import torch
 
 from .errors import InvalidSetting
+from .process import importing
 
 
 def choose_device(name: str) -> torch.device:
@@ -28,4 +29,15 @@ def choose_device(name: str) -> torch.device:
 
 def warm_up() -> None:
     """Load what torch otherwise loads with the process's first optimizer (0.65 s), in the middle of the first round."""
-    import_module("torch._dynamo")
+    with importing():
+        import_module("torch._dynamo")
+
+
+def use_threads(count: int) -> None:
+    """Have the operations of the calling thread use so many threads.
+
+    torch keeps the number for the whole process, but the BLAS library asks OpenMP, which keeps one for each thread and
+    begins with the number of cores: a thread that nobody told computes small products on all of them, in turns with
+    every other process, and the numbers can differ in the last bit.
+    """
+    torch.set_num_threads(count)

@@ -5,6 +5,7 @@ Standard output carries the ready line and nothing else; log lines are JSON on s
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -12,6 +13,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 log = logging.getLogger("microsfl")
@@ -37,6 +40,20 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """For a block that imports much: what is imported stays, so it is never searched for garbage.
+
+    The search would take a fifth of the time now, and later a tenth of a second now and then.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def start_logging(role: str, level: str) -> None:

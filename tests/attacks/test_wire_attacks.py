@@ -54,11 +54,11 @@ MALFORMED = {
     "name of 10,000 characters": packet({"a" * 10_000: F32}, b"\0" * 4),
     "metadata is a list": packet({"__metadata__": []}),
     "metadata holds a number": packet({"__metadata__": {"microsfl": 1}}),
-    "fields are not JSON": packet({"__metadata__": {"microsfl": "1", "fields": "{"}}),
-    "fields are a list": packet({"__metadata__": {"microsfl": "1", "fields": "[]"}}),
-    "fields hold an infinity": packet({"__metadata__": {"microsfl": "1", "fields": '{"a": Infinity}'}}),
-    "fields name a field twice": packet({"__metadata__": {"microsfl": "1", "fields": '{"a": 1, "a": 2}'}}),
-    "another format version": packet({"__metadata__": {"microsfl": "2", "fields": "{}"}}),
+    "fields are not JSON": packet({"__metadata__": {"microsfl": "2", "fields": "{"}}),
+    "fields are a list": packet({"__metadata__": {"microsfl": "2", "fields": "[]"}}),
+    "fields hold an infinity": packet({"__metadata__": {"microsfl": "2", "fields": '{"a": Infinity}'}}),
+    "fields name a field twice": packet({"__metadata__": {"microsfl": "2", "fields": '{"a": 1, "a": 2}'}}),
+    "another format version": packet({"__metadata__": {"microsfl": "1", "fields": "{}"}}),
     "a pickle": b"\x80\x04\x95" + b"\0" * 60,
 }  # fmt: skip
 

@@ -222,12 +222,23 @@ def test_a_database_that_is_up_to_date_opens_without_alembic(tmp_path: Path) -> 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+# The columns of the newest version.
+SPENT = (
+    ("metrics", "spent"), ("metrics", "eval_spent"),
+    ("rounds", "trained_at"), ("rounds", "reduce_spent"), ("rounds", "aggregate_spent"),
+)  # fmt: skip
+
+
+def dropping(column: tuple[str, str]) -> str:
+    return "ALTER TABLE {} DROP COLUMN {}".format(*column)
+
+
 def test_a_database_from_before_there_were_versions_is_adopted(lasting_url: str) -> None:
     first = Records(lasting_url)
     first.add_run(RUN)
     first.close()
-    newer = ("ALTER TABLE rounds DROP COLUMN absent", "ALTER TABLE metrics DROP COLUMN bytes_saved")
-    in_database(lasting_url, f"DROP TABLE {schema.VERSION_TABLE}", *newer)
+    newer = (("rounds", "absent"), ("metrics", "bytes_saved"), *SPENT)
+    in_database(lasting_url, f"DROP TABLE {schema.VERSION_TABLE}", *map(dropping, newer))
     second = Records(lasting_url)
     assert second.runs() == [RUN]
     second.close()
@@ -239,11 +250,11 @@ def test_a_database_of_the_version_before_keeps_its_metrics(lasting_url: str) ->
     first.add_run(RUN)
     first.save_progress("demo", "{}", 2, metrics={(0, "a"): {"samples": 7}})
     first.close()
-    back = f"UPDATE {schema.VERSION_TABLE} SET version_num = '0002'"
-    in_database(lasting_url, back, "ALTER TABLE metrics DROP COLUMN bytes_saved")
+    back = f"UPDATE {schema.VERSION_TABLE} SET version_num = '0003'"
+    in_database(lasting_url, back, *map(dropping, SPENT))
     second = Records(lasting_url)
     [row] = second.metrics("demo")
-    assert (row["samples"], row["bytes_saved"]) == (7, None)
+    assert (row["samples"], row["spent"]) == (7, None)
     second.close()
 
 

@@ -183,7 +183,7 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.events: list[Any] = []
         self.broken: set[int] = set()
-        fsync, link, replace = os.fsync, os.link, Path.replace
+        fsync, link, replace = os.fsync, os.link, os.replace
 
         def noted_fsync(descriptor: int) -> None:
             inode = os.fstat(descriptor).st_ino
@@ -201,7 +201,7 @@ class Disk:
 
         monkeypatch.setattr(os, "fsync", noted_fsync)
         monkeypatch.setattr(os, "link", noted(link))
-        monkeypatch.setattr(Path, "replace", noted(replace))
+        monkeypatch.setattr(os, "replace", noted(replace))
 
 
 def inode(path: Path) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import microsfl
 from examples.remote_body import SPEC, train
+from microsfl.core.formats import compress, expand
 from microsfl.errors import InputError, InvalidId, RunNotActive, RunNotFound, TensorMismatch, Unreachable
 from microsfl.launch.control import Control
 from microsfl.spec import RunSpec
@@ -143,6 +144,40 @@ def test_the_same_client_id_replays_and_adds_nothing(federation: microsfl.Federa
     assert [file.name for file in files] == ["0.safetensors"]
     commits = list(federation.path.rglob(f"*/{spec.run.name}/body/*/commit.json"))
     assert len(commits) == 2  # version 0 and the one commit
+
+
+def test_tensors_travel_as_the_run_says(federation: microsfl.Federation) -> None:
+    """The same as with the body here, and every tensor that crosses a cut rounded on its way."""
+    wire = {"activations": "int8", "gradients": "int8"}
+    spec = start(federation, strategy={"sync": 1, "body_optimizer": {"name": "SGD", "lr": 0.5}}, wire=wire)
+    body, local = remote(federation, spec), copy.deepcopy(build_parts(spec, ()).body)
+    step, lacking = torch.optim.SGD(local.parameters(), lr=0.5), torch.zeros(())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the servers have it: the number of threads decides the order of a sum
+    for x, _ in batches(3):
+        activations = x.flatten(1).requires_grad_()
+        outputs = body(activations)
+        arrived = expand(*compress(activations.detach(), "int8")).requires_grad_()
+        computed = local(arrived)
+        assert torch.equal(outputs, expand(*compress(computed.detach(), "int8")))
+        outputs.square().mean().backward()
+        gradient = 2 * outputs.detach() / outputs.numel() + lacking
+        sent = expand(*compress(gradient, "int8"))
+        lacking = gradient - sent
+        computed.backward(sent)
+        step.step()
+        step.zero_grad()
+        assert arrived.grad is not None
+        assert activations.grad is not None
+        _, scale = compress(arrived.grad, "int8")
+        assert scale is not None
+        assert ((activations.grad - arrived.grad).abs() <= 1.001 * scale).all()
+        assert not torch.equal(activations.grad, arrived.grad)
+    torch.set_num_threads(threads)
+    assert all(torch.equal(tensor, body.weights()[name]) for name, tensor in local.state_dict().items())
+    with torch.no_grad():
+        evaluated = expand(*compress(local.eval()(expand(*compress(x.flatten(1), "int8"))), "int8"))
+        torch.testing.assert_close(body(x.flatten(1)), evaluated)
 
 
 def test_what_is_wrong_is_named(federation: microsfl.Federation) -> None:

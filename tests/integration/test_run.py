@@ -45,7 +45,8 @@ def rows(done: Finished) -> list[dict[str, str]]:
 
 
 def test_the_folder_is_complete(finished: Finished) -> None:
-    expected = {"run.toml", "summary.json", "metrics.csv", "processes.json", "logs", "model", "plots", "store"}
+    files = {"run.toml", "summary.json", "metrics.csv", "profile.csv", "processes.json"}
+    expected = {*files, "logs", "model", "plots", "store"}
     assert expected <= {entry.name for entry in finished.folder.iterdir()}
     assert {entry.stem for entry in (finished.folder / "model").iterdir()} == set(PARTS)
     plots = {entry.name: entry.read_bytes() for entry in (finished.folder / "plots").iterdir()}

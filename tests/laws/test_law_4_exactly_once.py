@@ -242,7 +242,7 @@ def test_law_4_the_first_contribution_of_a_unit_is_the_one_that_counts() -> None
             "gradients": {name: 2 * tensor for name, tensor in request.gradients.items()},
             "activations": {"0": torch.ones(8, 5)},
         }
-        answer = world.new_replica().answer("/v1/backward", request.model_copy(update=other).pack())
+        answer, _ = world.new_replica().answer("/v1/backward", request.model_copy(update=other).pack())
         assert Gradients.unpack(answer).version == 0
     assert {path: world.body_store.get(path) for path in stored} == stored
 

@@ -191,7 +191,7 @@ def test_what_waits_is_committed_one_by_one_in_sorted_order(by: str) -> None:
     replica = world.new_replica()
     if by == "forward":
         request = Forward(run="toy", round=0, client="c9", unit=0, activations={"0": torch.ones(8, 8)})
-        answer = Outputs.unpack(replica.answer("/v1/forward", request.pack()))
+        answer = Outputs.unpack(replica.answer("/v1/forward", request.pack())[0])
         assert answer.version == world.chain.head().version == 8
     else:
         replica.calls["/v1/reduce"]({"run": "toy", "round": 0})
@@ -264,6 +264,6 @@ def test_a_backward_on_an_old_version_is_told_the_version_it_had() -> None:
         run="toy", round=2, client="c0", unit=0, version=0,
         gradients={"0": torch.ones(8, 8)}, activations={"0": torch.ones(8, 8)},
     )  # fmt: skip
-    answer = Gradients.unpack(world.new_replica().answer("/v1/backward", request.pack()))
+    answer = Gradients.unpack(world.new_replica().answer("/v1/backward", request.pack())[0])
     assert answer.version == 0
     assert answer.newest == world.chain.head().version

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +22,7 @@ from microsfl.records import Records
 from tests.service.control_plane import (
     CLIENTS,
     Api,
+    Json,
     StandIn,
     coordinator,
     coordinator_process,
@@ -74,6 +79,8 @@ def test_rounds_and_metrics_of_a_run(demo: Api) -> None:
     assert first["samples_per_s"] == pytest.approx(300 / first["seconds"])
     assert [row["round"] for row in run["history"]] == [0, 1]
     assert run["history"][0] == {name: first[name] for name in run["history"][0]}
+    assert demo.get("/runs/demo?history_from=1") == {**run, "history": run["history"][1:]}
+    assert demo.get("/runs/demo?after=1&history_from=2")["history"] == []
 
 
 def test_a_round_without_test_samples_has_no_accuracy(demo: Api) -> None:
@@ -138,6 +145,38 @@ def test_a_poll_without_tasks_ends_after_its_wait(demo: Api) -> None:
     assert (len(answer["split_servers"]), answer["fed_server"]) == (1, answer["split_servers"][0])
 
 
+def in_hand(task: Json) -> Json:
+    return {name: task[name] for name in ("run", "client", "kind", "round")}
+
+
+def test_who_has_a_task_in_hand_gets_the_next_one_once_it_has_reported(demo: Api) -> None:
+    first, second, third = demo.poll(*CLIENTS)
+    told = {"clients": list(CLIENTS), "wait_s": 0, "in_hand": [in_hand(first), in_hand(second)]}
+    assert demo.post("/tasks/poll", told)["tasks"] == [third]
+    assert demo.report(first)
+    assert demo.report(third)
+    assert demo.post("/tasks/poll", told)["tasks"] == []
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(demo.post, "/tasks/poll", {**told, "wait_s": 30})
+        demo.wait_for(lambda run: run["progress"]["c2"] == "done")
+        assert demo.report(second)
+        tasks = waiting.result()["tasks"]
+    assert [(task["client"], task["kind"]) for task in tasks] == [(client, "evaluate") for client in CLIENTS]
+
+
+def test_a_poll_with_a_task_in_hand_is_answered_with_one_of_another_run(demo: Api) -> None:
+    demo.post("/runs", spec("second", clients=1))
+    demo.post("/runs/second/start")
+    task = demo.poll("c0")[0]
+    told = {"clients": ["c0"], "wait_s": 30, "in_hand": [in_hand(task)]}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(demo.post, "/tasks/poll", told)
+        assert demo.report(task)
+        assert [one["run"] for one in waiting.result()["tasks"]] == ["second"]
+    unknown = {**in_hand(task), "run": "nothing"}
+    assert demo.post("/tasks/poll", {**told, "in_hand": [unknown]})["tasks"][0]["run"] == "second"
+
+
 def test_hundreds_of_polls_wait_at_once(demo: Api) -> None:
     idle = [f"idle-{number}" for number in range(200)]
     demo.register_clients(*idle)
@@ -150,6 +189,21 @@ def test_hundreds_of_polls_wait_at_once(demo: Api) -> None:
 
     answers = asyncio.run(wait_for_nothing())
     assert all(b'"tasks":[]' in answer for answer in answers)
+
+
+def test_more_connections_than_the_limit_of_files_that_it_is_started_with(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (150, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        _, api = stack.enter_context(coordinator_process(f"sqlite:///{tmp_path}/records.db"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        place = urlsplit(api.url)
+        for _ in range(200):
+            connection = HTTPConnection(str(place.hostname), place.port, timeout=20)
+            stack.callback(connection.close)
+            connection.request("GET", "/api/health")
+            assert connection.getresponse().read().startswith(b'{"status":"ok"')
 
 
 async def raw_poll(url: str, client: str, wait_s: float) -> bytes:
@@ -266,7 +320,7 @@ def test_the_api_describes_itself(api: Api) -> None:
     assert b"/openapi.json" in page.data
     paths = api.pool.request("GET", api.url + "/openapi.json").json()["paths"]
     operations = [operation for path in paths.values() for operation in path.values()]
-    assert len(operations) == 13
+    assert len(operations) == 14
     assert all(operation["summary"] and operation["tags"] for operation in operations)
 
 

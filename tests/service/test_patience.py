@@ -87,6 +87,22 @@ def test_a_late_client_is_left_out_and_may_come_back(world: World) -> None:
     assert world.absent(1) == []
 
 
+def test_who_is_late_gets_nothing_new_while_it_is_at_it(world: World) -> None:
+    world.begin(deadline_s=40, quorum=0.6)
+    late = world.api.poll("c1")[0]
+    world.do("c0", "c2")
+    world.turn(45, *CLIENTS)
+    world.phase("evaluating")
+    world.do("c0", "c2")
+    world.phase("training", 1)
+    told = {"clients": list(CLIENTS), "wait_s": 0}
+    at_it = [{name: late[name] for name in ("run", "client", "kind", "round")}]
+    assert [one["client"] for one in world.api.post("/tasks/poll", {**told, "in_hand": at_it})["tasks"]] == ["c0", "c2"]
+    assert world.api.get("/runs/demo")["away"] == ["c1"]
+    assert [one["client"] for one in world.api.post("/tasks/poll", told)["tasks"]] == list(CLIENTS)
+    assert world.api.get("/runs/demo")["away"] == []
+
+
 def test_who_stays_away_costs_no_further_deadline(world: World) -> None:
     world.begin(deadline_s=40, quorum=0.6, rounds=3)
     for round_ in range(3):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.service.control_plane import (
-    Api,
-    spec,
-)
+from microsfl.records import Records
+from microsfl.services.director import Director
+from tests.service.control_plane import Api, coordinator, spec
 
 
 @pytest.mark.parametrize("name", ["%2E%2E", "a%2Fb", "a%00", "a" * 10_000, "-x", "%FF"])
@@ -36,6 +35,23 @@ def test_what_is_not_there_is_not_found(settled: Api) -> None:
     assert settled.refused("GET", "/runs/nothing/metrics")[:2] == (404, "run_not_found")
     assert settled.refused("GET", "/nothing")[:2] == (404, "no_such_path")
     assert settled.refused("DELETE", "/runs")[:2] == (405, "method_not_allowed")
+    assert settled.refused("GET", "/tasks/poll")[:2] == (405, "method_not_allowed")
+    assert settled.refused("POST", "/tasks/poll/x", {"clients": ["c0"]})[:2] == (404, "no_such_path")
+
+
+@pytest.mark.parametrize("name", ["%2E%2E", "a%00", "-x"])
+def test_bad_names_in_the_path_of_a_report_are_refused(settled: Api, name: str) -> None:
+    body = {"client": "c0", "kind": "train", "round": 0, "error": {"code": "x", "message": "y"}}
+    assert settled.refused("POST", f"/runs/{name}/reports", body)[:2] in [(422, "invalid_id"), (404, "no_such_path")]
+
+
+def test_a_bug_tells_nobody_of_the_inside(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    with coordinator(records) as api:
+        api.register_clients("c0")
+        monkeypatch.setattr(Director, "poll", None)
+        status, code, message = api.refused("POST", "/tasks/poll", {"clients": ["c0"]})
+        assert (status, code) == (500, "internal")
+        assert "NoneType" not in message
 
 
 def test_a_report_of_a_client_outside_the_run_is_refused(settled: Api) -> None:

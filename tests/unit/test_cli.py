@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,15 +60,21 @@ def stdin_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def no_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty working directory, from which no process may be started."""
+def no_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty working directory, from which only a coordinator may be started, and none may be left."""
+    started = []
 
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("wrong input started a process")
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            assert command[3] == "coordinator", "wrong input started a process"
+            super().__init__(command, **options)
+            started.append(self)
 
-    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    monkeypatch.setattr("microsfl.launch.forks.can_fork", lambda: False)  # this process has imported torch anyway
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    assert [process.returncode for process in started if process.returncode is None] == []
 
 
 def test_help_of_every_command_comes_without_torch() -> None:
@@ -115,7 +122,7 @@ WRONG: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_run_ends_with_2_and_one_line_and_starts_and_leaves_nothing(
+def test_a_wrong_run_ends_with_2_and_one_line_and_leaves_nothing(
     case: str, no_process: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, expected = WRONG[case]
@@ -331,7 +338,7 @@ def test_a_specification_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_a_child_imports_what_its_parent_does_and_has_its_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    from microsfl.launch.child import child_environment
+    from microsfl.launch.forks import child_environment
 
     monkeypatch.setenv("MICROSFL_PORT", "1")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")

@@ -236,6 +236,19 @@ def test_whatever_happened_a_run_with_its_quorum_comes_to_its_end(story: Story) 
     assert drive(play(story.state, story.events), story.present).status is Status.FINISHED
 
 
+@given(stories())
+def test_shortcuts_for_many_clients_say_the_same_as_looking_at_each(story: Story) -> None:
+    state = story.state
+    for event in story.events:
+        after, commands = step(state, event)
+        assert commands == tuple(command for command in pending(after) if command not in pending(state))
+        of_phase = after.chosen if after.phase is Phase.TRAINING else after.clients
+        tasks = [task_of(dataclasses.replace(after, turn=None), client) for client in of_phase]
+        at_it = after.phase in (Phase.TRAINING, Phase.EVALUATING)
+        assert missing(after) == (tuple(task.client for task in tasks if task is not None) if at_it else ())
+        state = after
+
+
 def test_the_deadline_leaves_out_who_is_late_when_the_quorum_is_there() -> None:
     before = play(with_quorum(2), [Trained("c0", 0), Trained("c2", 0)])
     state, commands = step(before, DeadlinePassed(0, Phase.TRAINING))

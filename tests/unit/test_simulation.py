@@ -103,7 +103,7 @@ def test_the_folder_of_a_simulated_run_is_complete_and_cannot_be_resumed(tmp_pat
     for name, parts in (("sl", {"front", "body", "tail"}), ("fedavg", {"tail"}), ("local", set[str]())):
         summary, metrics, folder = train(spec_of(name), tmp_path / name)
         assert {path.name for path in folder.iterdir()} - {"logs"} == {
-            "run.toml", "summary.json", "metrics.csv", "model", "plots", "simulated.txt",
+            "run.toml", "summary.json", "metrics.csv", "profile.csv", "model", "plots", "simulated.txt",
         }  # fmt: skip
         assert json.loads((folder / "summary.json").read_text()) == summary
         assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + len(metrics)

@@ -157,8 +157,44 @@ def test_ids_that_cannot_are_refused(bad: str) -> None:
         ({"strategy": {"name": "local"}, "run": {"participants": 2}}, "run.participants"),
         ({"run": {"managed": False}, "privacy": {"noise_std": 0.1}}, "your own loop"),
         ({"run": {"managed": False}, "model": {"front_weights": "front.safetensors"}}, "your own loop"),
+        ({"strategy": {"name": "fedavg"}, "wire": {"activations": "int8"}}, "wire.activations means nothing here"),
+        ({"strategy": {"name": "local"}, "wire": {"gradients": "bfloat16"}}, "wire.gradients means nothing here"),
+        ({"strategy": {"name": "centralized"}, "wire": {"error_feedback": False}}, "wire.error_feedback means"),
+        (
+            {"strategy": {"front_update": "never"}, "model": {"u_shaped": False}, "wire": {"gradients": "int8"}},
+            "no gradient crosses the cut",
+        ),
+        (
+            {"strategy": {"name": "cse-fsl"}, "model": {"u_shaped": False}, "wire": {"gradients": "float16"}},
+            "no gradient crosses the cut",
+        ),
+        ({"wire": {"error_feedback": False}}, "wire.gradients is not 'float32'"),
+        ({"wire": {"activations": "int8", "error_feedback": False}}, "wire.gradients is not 'float32'"),
+        (
+            {"model": {"u_shaped": False}, "wire": {"gradients": "int8", "error_feedback": False}},
+            "that a client of a U-shaped cut sends",
+        ),
     ],
 )
 def test_what_nobody_would_look_at_is_refused(tables: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidSetting, match=message):
         RunSpec.parse(tables)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"wire": {"gradients": "int8", "error_feedback": False}},
+        {"strategy": {"front_update": "never"}, "wire": {"gradients": "int8"}},
+        {"strategy": {"name": "cse-fsl"}, "wire": {"gradients": "int8"}},
+        {"model": {"u_shaped": False}, "wire": {"gradients": "int8"}},
+        {"strategy": {"front_update": "never"}, "model": {"u_shaped": False}, "wire": {"activations": "int8"}},
+    ],
+)
+def test_formats_of_what_crosses_a_cut_are_taken(tables: dict[str, Any]) -> None:
+    assert RunSpec.parse(tables).decisive.wire == RunSpec.parse(tables).wire
+
+
+def test_an_unknown_format_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(InvalidSetting, match=r"wire\.activations.*int8"):
+        RunSpec.parse({"wire": {"activations": "int4"}})

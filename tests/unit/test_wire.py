@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from microsfl.core.formats import COMPRESSED, compressed, expanded
 from microsfl.errors import InvalidId, MalformedMessage, TensorMismatch
 from microsfl.wire.messages import Contribution, Forward, Gradients
 from microsfl.wire.tensors import DTYPES, decode, encode
@@ -42,6 +43,20 @@ def test_the_golden_bytes_are_what_this_version_reads() -> None:
     assert message.key == example().key
     assert (message.batches, message.version, message.needs_grad) == (2, None, ("0",))
     assert all(torch.equal(message.activations[name], tensor) for name, tensor in example().activations.items())
+
+
+def compressed_example(format_: str) -> Forward:
+    """The same with its float32 tensor in fewer bits."""
+    return example().model_copy(update={"activations": compressed(example().activations, format_)})
+
+
+@pytest.mark.parametrize("format_", sorted(COMPRESSED))
+def test_the_golden_bytes_of_compressed_tensors_are_written_and_read(format_: str) -> None:
+    golden = (GOLDEN / f"forward-{format_}.safetensors").read_bytes()
+    assert compressed_example(format_).pack() == golden
+    found = expanded(Forward.unpack(golden).activations, format_, torch.device("cpu"))
+    assert torch.allclose(found["0"], example().activations["0"], rtol=1e-2)
+    assert torch.equal(found["1"], example().activations["1"])
 
 
 @st.composite

@@ -17,7 +17,7 @@ from torch import nn
 from .. import __version__
 from ..config import ClientSettings
 from ..core.partition import IntArray, Share
-from ..device import choose_device, warm_up
+from ..device import choose_device, use_threads, warm_up
 from ..errors import ClientNotFound, MicrosflError, ModelNotAllowed, RoundClosed, RunNotActive
 from ..process import announce, event, start_logging
 from ..spec import DATASETS, RunSpec
@@ -32,6 +32,10 @@ ROLE = "client"
 POLL_S = 20.0
 # Clients of one process that work at a time: one computes while the others wait for answers.
 WORKERS = 4
+# While some of its clients are at work: only the next poll tells the coordinator that a task was dropped.
+BUSY_POLL_S = 1.0
+# Before it asks again after tasks that it could not take, as their clients are still at others.
+REFUSED_PAUSE_S = 0.2
 HEARTBEAT_S = 3.0
 # Before a client asks again after a task that the servers no longer wanted: the coordinator may offer the same one.
 ABANDONED_PAUSE_S = 1.0
@@ -89,7 +93,10 @@ class Runs:
 
 
 class Agent:
-    """Polls for its clients that are idle, and hands each task to one of a few worker threads."""
+    """Polls for its clients, and hands each task to one of a few worker threads.
+
+    in_hand: the clients' tasks, until the coordinator has the outcome. at_work: whose are not done yet.
+    """
 
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
@@ -99,7 +106,8 @@ class Agent:
         self.runs = Runs(settings, self.coordinator)
         self.trainers: LRUCache[tuple[str, str], Trainer] = LRUCache(RUNS_KEPT * len(settings.ids))
         self.tasks: queue.Queue[Task] = queue.Queue()
-        self.busy: set[str] = set()
+        self.in_hand: dict[str, Task] = {}
+        self.at_work: set[str] = set()
         self.changed = threading.Condition()
 
     def run(self) -> None:
@@ -114,8 +122,9 @@ class Agent:
         for number in range(min(WORKERS, len(self.settings.ids))):
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True).start()
         while True:
-            for task in self._poll(self._idle()):
-                self._take(task)
+            taken = [self._take(task) for task in self._poll()]
+            if taken and not any(taken):
+                time.sleep(REFUSED_PAUSE_S)
 
     def register(self) -> None:
         for client in self.settings.ids:
@@ -130,13 +139,15 @@ class Agent:
             except (MicrosflError, KeyError, TypeError) as error:  # whatever came back, it has to go on
                 event("coordinator not reached", logging.WARNING, message=str(error))
 
-    def _take(self, task: Task) -> None:
-        """Queue a task, unless its client has one already, of another run: it is offered again."""
+    def _take(self, task: Task) -> bool:
+        """Queue a task, unless its client is still at another one: then it is offered again."""
         with self.changed:
-            if task.client in self.busy:
-                return
-            self.busy.add(task.client)
+            if task.client in self.at_work:
+                return False
+            self.at_work.add(task.client)
+            self.in_hand[task.client] = task
         self.tasks.put(task)
+        return True
 
     def do(self, task: Task) -> None:
         """Do one task and report it; what fails for good is reported as the client's failure."""
@@ -151,6 +162,8 @@ class Agent:
         except MicrosflError as error:
             event("task failed", logging.ERROR, **vars(task), code=error.code, message=str(error))
             report["error"] = {"code": error.code, "message": str(error)}
+        with self.changed:
+            self.at_work.discard(task.client)  # the next task may come before the answer to the report
         try:
             accepted = self.coordinator.report(task.run, report)
         except MicrosflError as error:  # the task is offered again, and done again it is the same
@@ -173,21 +186,20 @@ class Agent:
             self.trainers[key] = trainer
         return trainer
 
-    def _idle(self) -> list[str]:
-        """Hosted clients without work; waits until there is one."""
+    def _poll(self) -> list[Task]:
+        """The clients' next tasks, as soon as there are some; as long as all have one in hand, it waits."""
         with self.changed:
-            self.changed.wait_for(lambda: len(self.busy) < len(self.settings.ids))
-            return [client for client in self.settings.ids if client not in self.busy]
-
-    def _poll(self, clients: list[str]) -> list[Task]:
-        wait_s = POLL_S if len(clients) == len(self.settings.ids) else 0.2
+            self.changed.wait_for(lambda: len(self.in_hand) < len(self.settings.ids))
+            in_hand = [vars(task) for task in self.in_hand.values()]
         try:
-            return [Task(**task) for task in self.coordinator.poll(clients, wait_s)]
+            tasks = self.coordinator.poll(self.settings.ids, BUSY_POLL_S if in_hand else POLL_S, in_hand)
+            return [Task(**task) for task in tasks]
         except ClientNotFound:  # the coordinator started with an empty database
             self.register()
             return []
 
     def _work(self) -> None:
+        use_threads(self.settings.threads)
         while True:
             task = self.tasks.get()
             try:
@@ -198,7 +210,9 @@ class Agent:
                 )
                 self._give_up(task, error)
             with self.changed:
-                self.busy.discard(task.client)
+                if self.in_hand.get(task.client) is task:  # else it has the next one
+                    del self.in_hand[task.client]
+                    self.at_work.discard(task.client)
                 self.changed.notify()
 
     def _give_up(self, task: Task, error: Exception) -> None:
@@ -214,7 +228,7 @@ class Agent:
 def main(settings: ClientSettings) -> None:
     """Run a client process until it is asked to end."""
     start_logging(ROLE, settings.log_level)
-    torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     warm_up()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)

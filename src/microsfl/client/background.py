@@ -8,6 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
+import torch
+
+from ..device import use_threads
+
 Result = TypeVar("Result")
 P = ParamSpec("P")
 Awaited = Callable[[], Result]  # waits for the result; raises what made it fail
@@ -33,7 +37,7 @@ class Senders:
     """
 
     def __init__(self, threads: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, "sender") if threads else None
+        self._threads = _pool(threads, "sender") if threads else None
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +63,7 @@ class Background:
 
     def __init__(self, in_flight: int) -> None:
         self.in_flight = in_flight
-        self._thread = ThreadPoolExecutor(1, "background") if in_flight else None
+        self._thread = _pool(1, "background") if in_flight else None
         self._jobs: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
@@ -84,3 +88,8 @@ class Background:
         """Until all jobs are done. Raises what the first that failed raised."""
         while self._jobs:
             self._jobs.popleft().result()
+
+
+def _pool(threads: int, name: str) -> ThreadPoolExecutor:
+    """Threads whose torch operations use as many threads as those of the one that makes them."""
+    return ThreadPoolExecutor(threads, name, use_threads, (torch.get_num_threads(),))

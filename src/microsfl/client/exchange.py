@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from ..core.client_side import differentiable
+from ..core.formats import ErrorFeedback, compressed, expanded, size_bytes
 from ..core.step import Tensors
 from ..spec import RunSpec
 from ..wire.messages import Backward, Forward, Gradients, Outputs, Predict, Step
@@ -17,7 +16,6 @@ from .background import Awaited, Background, Senders, Submit, at_once
 from .local_model import LocalModel
 from .transport import SplitServers
 from .units import Unit
-
 
 Trained = tuple[Unit, list[float]]  # a unit that is through, and the loss of each of its batches
 
@@ -47,7 +45,7 @@ class Crossed:
 class Crossing:
     """A unit on its way through the body.
 
-    activations: detached. needs_grad: of which of them a cut-layer gradient is wanted. answer: to the first request,
+    activations: as they travel. needs_grad: of which a cut-layer gradient is wanted. answer: to the first request,
     which is the only one of a vanilla cut. back: to the backward, once the tail has been stepped.
     """
 
@@ -63,15 +61,18 @@ class Crossing:
 class SplitBody:
     """The body on the split servers, as one client in one run sees it.
 
-    A unit crosses in three steps: `send` the activations, `turn` what comes back into gradients, `collect` the cut-layer
-    gradient. Where units do not depend on one another, others may be sent in between; each step is taken in the order of
-    the units, so that the numbers are those of one unit after the other.
+    A unit crosses in three steps: `send` the activations, `turn` what comes back into gradients, `collect` the
+    cut-layer gradient. Where units do not depend on one another, others may be sent in between; each step is taken in
+    the order of the units, so that the numbers are those of one unit after the other. Tensors travel in the formats of
+    `spec.wire`.
     """
 
     def __init__(self, spec: RunSpec, model: LocalModel, split: SplitServers) -> None:
         self.spec, self.model, self.split = spec, model, split
+        self.waiting = model.ledger.phase("waiting")
         self.newest = 0
         self.version: int | None = None
+        self._gradients = ErrorFeedback(spec.wire.gradients, is_on=spec.wire.error_feedback)
 
     @property
     def independent(self) -> bool:
@@ -84,6 +85,7 @@ class SplitBody:
         """With versions that last a round, every unit is computed on the one that the round began with."""
         self.newest = max(self.newest, version)
         self.version = version if self.spec.strategy.commit_batches == "round" else None
+        self._gradients.forget()  # so that a round that is trained again is the same
 
     def train(self, unit: Unit, activations: Tensors, needs_grad: tuple[str, ...]) -> Crossed:
         """All three steps of one unit.
@@ -96,45 +98,58 @@ class SplitBody:
         return self.collect(crossing)
 
     def send(self, unit: Unit, activations: Tensors, needs_grad: tuple[str, ...], submit: Submit) -> Crossing:
-        """Send detached activations, and the labels in a vanilla cut. needs_grad: of which a gradient is wanted."""
+        """Send activations, and the labels in a vanilla cut. needs_grad: of which a gradient is wanted."""
+        sent = compressed(_detached(activations), self.spec.wire.activations)
         about = {
             **_about(unit), "needs_grad": needs_grad, "version": self.version, "at_least": self.newest,
-            "activations": activations,
+            "activations": sent,
         }  # fmt: skip
         answer: Awaited[Outputs] | Awaited[Gradients]
-        if self.spec.model.u_shaped:
-            answer = submit(self.split.forward, Forward(**about))
-        else:
-            answer = submit(self.split.step, Step(**about, labels={"0": unit.y}))
-        return Crossing(unit, activations, needs_grad, answer)
+        with self.waiting:  # where it is made at once; else it takes no time
+            if self.spec.model.u_shaped:
+                answer = submit(self.split.forward, Forward(**about))
+            else:
+                answer = submit(self.split.step, Step(**about, labels={"0": unit.y}))
+        return Crossing(unit, sent, needs_grad, answer)
 
     def turn(self, crossing: Crossing, submit: Submit) -> None:
         """Wait for the outputs, step the tail on them, and send their gradient."""
-        unit, answer = crossing.unit, crossing.answer()
+        with self.waiting:
+            unit, answer = crossing.unit, crossing.answer()
         if isinstance(answer, Gradients):
             crossing.losses, crossing.other_bytes = answer.losses["0"].tolist(), unit.y.nbytes
             crossing.back = lambda: answer
             return
-        result = self.model.tail_step(unit, answer.outputs, answer.differentiable)
+        outputs = expanded(answer.outputs, self.spec.wire.activations, self.model.device)
+        result = self.model.tail_step(unit, outputs, answer.differentiable)
+        gradients = self._gradients.compressed(result.gradients)
         crossing.losses = result.losses
-        crossing.other_bytes = size_bytes((*answer.outputs.values(), *result.gradients.values()))
-        request = Backward(
-            **_about(unit), needs_grad=crossing.needs_grad, version=answer.version, gradients=result.gradients
-        )
-        crossing.back = submit(self.split.backward, request, crossing.activations)
+        crossing.other_bytes = sum(tensor.nbytes for tensor in (*answer.outputs.values(), *gradients.values()))
+        request = Backward(**_about(unit), needs_grad=crossing.needs_grad, version=answer.version, gradients=gradients)
+        with self.waiting:
+            crossing.back = submit(self.split.backward, request, crossing.activations)
 
     def collect(self, crossing: Crossing) -> Crossed:
         """Wait for the cut-layer gradient; the unit's contribution is stored then."""
         assert crossing.back is not None
-        back = crossing.back()
+        with self.waiting:
+            back = crossing.back()
         self.newest = max(self.newest, back.newest)
-        return Crossed(crossing.losses, back.gradients, crossing.other_bytes)
+        gradients = expanded(back.gradients, self.spec.wire.gradients, self.model.device)
+        return Crossed(crossing.losses, gradients, crossing.other_bytes)
 
     def predictor(self, version: int) -> Callable[[Tensors], Tensors]:
-        """Activations to outputs, by a version of the body."""
-        return lambda activations: (
-            self.split.predict(Predict(run=self.spec.run.name, version=version, activations=activations)).outputs
-        )
+        """Activations to outputs, by a version of the body. They travel as in training, so that what is evaluated is
+        what is trained."""
+        run, format_ = self.spec.run.name, self.spec.wire.activations
+
+        def predict(activations: Tensors) -> Tensors:
+            request = Predict(run=run, version=version, activations=compressed(activations, format_))
+            with self.waiting:
+                answer = self.split.predict(request)
+            return expanded(answer.outputs, format_, self.model.device)
+
+        return predict
 
 
 @dataclass(frozen=True)
@@ -178,7 +193,7 @@ class Across:
     def _send(self, unit: Unit, senders: Senders) -> tuple[Crossing, Tensors]:
         activations = self.model.forward(unit)
         needs_grad = tuple(differentiable(activations))
-        return self.body.send(unit, _detached(activations), needs_grad, senders.submit), activations
+        return self.body.send(unit, activations, needs_grad, senders.submit), activations
 
     def _turn(self, crossing: Crossing, activations: Tensors, senders: Senders) -> tuple[Crossing, Tensors]:
         self.body.turn(crossing, senders.submit)
@@ -198,7 +213,7 @@ class Auxiliary:
 
     def __init__(self, model: LocalModel, body: SplitBody, background: Background) -> None:
         self.model, self.body, self.background = model, body, background
-        self.send_every = model.spec.strategy.send_every
+        self.send_every, self.wire = model.spec.strategy.send_every, model.spec.wire
         self._gradient_bytes = 0  # cut-layer gradients of all batches, of which none travels
         self._unsent_bytes = 0  # activations of the batches that are not sent
         self._unsent_samples = 0
@@ -207,17 +222,20 @@ class Auxiliary:
     def train(self, units: Iterable[Unit]) -> Iterator[Trained]:
         for unit in units:
             yield unit, [self._train(unit)]
-        self.background.wait()
+        with self.body.waiting:
+            self.background.wait()
 
     def _train(self, unit: Unit) -> float:
         activations = self.model.forward(unit)
         sent = _detached(activations)
         loss = self.model.auxiliary_step(unit, activations)
-        self._gradient_bytes += size_bytes(activations[name] for name in differentiable(activations))
+        taking = {name: activations[name] for name in differentiable(activations)}
+        self._gradient_bytes += size_bytes(taking, self.wire.gradients)
         if unit.key.unit % self.send_every == 0:
-            self.background.put(lambda: self._send(unit, sent))
+            with self.body.waiting:
+                self.background.put(lambda: self._send(unit, sent))
         else:
-            self._unsent_bytes += size_bytes(sent.values())
+            self._unsent_bytes += size_bytes(sent, self.wire.activations)
             self._unsent_samples += unit.samples
         return loss
 
@@ -235,11 +253,6 @@ class Auxiliary:
     def _send(self, unit: Unit, activations: Tensors) -> None:
         crossed = self.body.train(unit, activations, ())
         self._other_bytes_per_sample = crossed.other_bytes / unit.samples
-
-
-def size_bytes(tensors: Iterable[Tensor]) -> int:
-    """Of their elements together."""
-    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _about(unit: Unit) -> dict[str, Any]:

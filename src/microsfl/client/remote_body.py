@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..core.formats import ErrorFeedback, compressed, expanded
 from ..core.step import name_outputs
 from ..core.unit import UnitKey, seed_of
 from ..errors import InputError, RunNotActive, Unreachable
-from ..spec import check_id
+from ..spec import RunSpec, check_id
 from ..wire.messages import Backward, Forward, Outputs, Predict, Tensors
 from ..wire.tensors import decode
 from .transport import Coordinator, Http, SplitServers
@@ -55,6 +56,8 @@ class RemoteBody(nn.Module):
             raise RunNotActive(
                 f"Run '{run}' is {state['state']}, not running; POST /api/runs/{run}/start starts a new one."
             )
+        self._wire = RunSpec.parse(state["spec"]).wire
+        self._gradients = ErrorFeedback(self._wire.gradients, is_on=self._wire.error_feedback)
         self._control = control
         self._asked_at = -SERVERS_FRESH_S
         self._servers = SplitServers(control.http, seed_of("favourite", self.client), self._addresses)
@@ -71,8 +74,9 @@ class RemoteBody(nn.Module):
             NotFinite, RoundClosed, Unreachable.
         """
         if not (self.training and torch.is_grad_enabled()):
-            answer = self._servers.predict(Predict(run=self.run, at_least=self._newest, activations=_detached(inputs)))
-            outputs = _in_order(answer.outputs, inputs[0].device)
+            sent = self._sent(inputs)
+            answer = self._servers.predict(Predict(run=self.run, at_least=self._newest, activations=sent))
+            outputs = self._outputs(answer, inputs[0].device)
         else:
             outputs = _Crossing.apply(self, self._anchor, *inputs)  # type: ignore[no-untyped-call]
         return outputs if len(outputs) > 1 else outputs[0]
@@ -82,6 +86,7 @@ class RemoteBody(nn.Module):
         answer = self._servers.call("/v1/reduce", {"run": self.run, "round": self.round})
         self._newest = max(self._newest, answer["version"])
         self.round, self._unit = self.round + 1, 0
+        self._gradients.forget()
         return self._newest
 
     def weights(self) -> Tensors:
@@ -101,17 +106,27 @@ class RemoteBody(nn.Module):
     def _send(self, inputs: tuple[Tensor, ...], needs_grad: tuple[str, ...]) -> tuple[UnitKey, Tensors, Outputs]:
         key = UnitKey(self.run, self.round, self.client, self._unit)
         self._unit += 1
-        sent = _detached(inputs)
+        sent = self._sent(inputs)
         request = Forward(**vars(key), needs_grad=needs_grad, at_least=self._newest, activations=sent)
         return key, sent, self._servers.forward(request)
 
     def _send_back(
         self, key: UnitKey, version: int, needs_grad: tuple[str, ...], gradients: Tensors, sent: Tensors
     ) -> Tensors:
-        request = Backward(**vars(key), version=version, needs_grad=needs_grad, gradients=gradients)
+        given = self._gradients.compressed(gradients)
+        request = Backward(**vars(key), version=version, needs_grad=needs_grad, gradients=given)
         answer = self._servers.backward(request, sent)
         self._newest = max(self._newest, answer.newest)
-        return answer.gradients
+        return expanded(answer.gradients, self._wire.gradients, next(iter(gradients.values())).device)
+
+    def _sent(self, inputs: tuple[Tensor, ...]) -> Tensors:
+        """What crosses the cut, as it travels."""
+        detached = {name: tensor.detach() for name, tensor in name_outputs(inputs).items()}
+        return compressed(detached, self._wire.activations)
+
+    def _outputs(self, answer: Outputs, device: torch.device) -> tuple[Tensor, ...]:
+        outputs = expanded(answer.outputs, self._wire.activations, device)
+        return tuple(outputs[name] for name in sorted(outputs, key=int))
 
 
 class _Crossing(torch.autograd.Function):
@@ -124,7 +139,7 @@ class _Crossing(torch.autograd.Function):
         ctx.key, ctx.sent, answer = body._send(inputs, ctx.needs_grad)
         ctx.version = answer.version
         ctx.names = answer.differentiable
-        outputs = _in_order(answer.outputs, inputs[0].device)
+        outputs = body._outputs(answer, inputs[0].device)
         ctx.mark_non_differentiable(*(o for i, o in enumerate(outputs) if str(i) not in answer.differentiable))
         return outputs
 
@@ -133,14 +148,5 @@ class _Crossing(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         given = {name: gradients[int(name)].contiguous() for name in ctx.names}
         back = ctx.body._send_back(ctx.key, ctx.version, ctx.needs_grad, given, ctx.sent)
-        device = gradients[0].device
         count = len(ctx.needs_input_grad) - 2
-        return None, None, *(back[str(i)].to(device) if str(i) in back else None for i in range(count))
-
-
-def _detached(inputs: tuple[Tensor, ...]) -> Tensors:
-    return {name: tensor.detach() for name, tensor in name_outputs(inputs).items()}
-
-
-def _in_order(outputs: Tensors, device: torch.device) -> tuple[Tensor, ...]:
-    return tuple(outputs[name].to(device) for name in sorted(outputs, key=int))
+        return None, None, *(back.get(str(i)) for i in range(count))

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,13 +18,14 @@ from ..wire.messages import Update
 from ..zoo.datasets import take
 from .background import Background
 from .exchange import Across, Auxiliary, Exchange, SplitBody, Whole
+from .ledger import Ledger
 from .local_model import LocalModel
-from .transport import FedServer, SplitServers, Traffic
+from .transport import FedServer, SplitServers
 from .units import LocalData, Unit, units_of_round
 
 EVALUATION_BATCH = 512
 
-Metrics = dict[str, float | int | None]
+Metrics = dict[str, Any]
 Result = TypeVar("Result")
 
 
@@ -84,8 +85,10 @@ class Trainer:
     ) -> None:
         self.spec, self.client, self.data, self.split, self.fed = spec, client, data, split, fed
         self.traits, self.in_flight = spec.strategy.traits, in_flight
-        self.model = LocalModel(spec, client, modules, device)
+        self.ledger = Ledger()
+        self.model = LocalModel(spec, client, modules, device, self.ledger)
         self.body = SplitBody(spec, self.model, split)
+        self._traffic = {"split": split.traffic, "fed": fed.traffic}
         self._fresh_weights = {} if self.traits.federated else self.model.weights()
         self._fresh_optimizers = self.model.optimizers()
         self._rounds_done: int | None = 0  # behind the model, when nobody else's weights were loaded; None: unknown
@@ -98,8 +101,7 @@ class Trainer:
 
     def steps(self, task: Task) -> Generator[None, None, Metrics]:
         """`train` with a pause after each unit, in which others may train: their time is not counted in `seconds`."""
-        started_at, clock, before = time.time(), time.perf_counter(), self._traffic()
-        seconds = 0.0
+        started_at, before = time.time(), self._count()
         self._begin(task)
         work = self._work(task.round)
         while True:
@@ -108,24 +110,24 @@ class Trainer:
             except StopIteration as done:
                 tally: Tally = done.value
                 break
-            seconds += time.perf_counter() - clock
+            self.ledger.pause()
             yield
-            clock = time.perf_counter()
+            self.ledger.go_on()
         if self.traits.federated:
-            self._upload(task, tally.samples)
+            with self.ledger.phase("upload"):
+                self._upload(task, tally.samples)
         return {
             "train_loss": tally.loss / tally.samples,
             "samples": tally.samples,
             "batches": tally.batches,
             **({} if tally.bytes_saved is None else {"bytes_saved": tally.bytes_saved}),
-            "seconds": seconds + time.perf_counter() - clock,
-            **self._moved_since(before),
+            **self._counted(before),
             "started_at": started_at,
         }
 
     def evaluate(self, task: Task) -> Metrics:
         """Evaluate the round's model on this client's test samples; the report's metrics."""
-        started_at, clock, before = time.time(), time.perf_counter(), self._traffic()
+        started_at, before = time.time(), self._count()
         if self.traits.federated:
             self._load(task)
         else:
@@ -135,8 +137,7 @@ class Trainer:
             "test_loss": loss / count if count and math.isfinite(loss) else None,
             "test_accuracy": right / count if count else None,
             "test_samples": count,
-            "seconds": time.perf_counter() - clock,
-            **self._moved_since(before),
+            **self._counted(before),
             "started_at": started_at,
         }
 
@@ -145,7 +146,8 @@ class Trainer:
         body: Callable[[Tensors], Tensors] = self.body.predictor(task.body_version) if self.traits.split else _same
         loss, right, count = 0.0, 0, len(self.data.share.test)
         for batch, start in enumerate(range(0, count, EVALUATION_BATCH)):
-            x, y = take(self.data.test, self.data.share.test[start : start + EVALUATION_BATCH])
+            with self.ledger.phase("data"):
+                x, y = take(self.data.test, self.data.share.test[start : start + EVALUATION_BATCH])
             one_loss, one_right = self.model.evaluate(body, x, y, round_=task.round, batch=batch)
             loss, right = loss + one_loss, right + one_right
         return loss, right, count
@@ -155,14 +157,15 @@ class Trainer:
         if not self.traits.federated:
             self._train_until(task.round)
             return
-        if task.round not in self._optimizers:
-            self._optimizers = {task.round: self._optimizers_before(task)}
-        self.model.load_optimizers(self._optimizers[task.round])
+        with self.ledger.phase("hand-out"):
+            if task.round not in self._optimizers:
+                self._optimizers = {task.round: self._optimizers_before(task)}
+            self.model.load_optimizers(self._optimizers[task.round])
+            if task.after is None:
+                self._load(task)
+            else:
+                self.model.load(self.fed.handed_on(task.run, task.round, task.after))
         self.body.begin_round(task.body_version)
-        if task.after is None:
-            self._load(task)
-        else:
-            self.model.load(self.fed.handed_on(task.run, task.round, task.after))
         self._holds = None
 
     def _optimizers_before(self, task: Task) -> OptimizerState:
@@ -178,7 +181,8 @@ class Trainer:
         tally = Tally()
         with Background(self.in_flight if self.traits.auxiliary else 0) as background:
             exchange = self._exchange(background)
-            for unit, losses in exchange.train(units_of_round(self.spec, self.client, self.data, round_)):
+            units = self.ledger.each("data", units_of_round(self.spec, self.client, self.data, round_))
+            for unit, losses in exchange.train(units):
                 tally.add(unit, losses)
                 yield
         if isinstance(exchange, Auxiliary):
@@ -221,16 +225,33 @@ class Trainer:
     def _load(self, task: Task) -> None:
         """The client-side version that the task names, unless the model still has it."""
         if self._holds != task.client_version:
-            self.model.load(self.fed.tensors(task.run, task.client_version))
+            with self.ledger.phase("hand-out"):
+                self.model.load(self.fed.tensors(task.run, task.client_version))
             self._holds = task.client_version
 
-    def _traffic(self) -> Traffic:
-        counted = (self.split.traffic, self.fed.traffic)
-        return Traffic(sum(one.up for one in counted), sum(one.down for one in counted))
+    def _count(self) -> tuple[int, int]:
+        """Begin to count what a task takes: the bytes that went up and down before."""
+        self.ledger.begin()
+        for traffic in self._traffic.values():
+            traffic.begin()
+        return self._moved()
 
-    def _moved_since(self, before: Traffic) -> dict[str, int]:
-        now = self._traffic()
-        return {"bytes_up": now.up - before.up, "bytes_down": now.down - before.down}
+    def _counted(self, before: tuple[int, int]) -> Metrics:
+        """Seconds, where they went, and bytes since `_count`."""
+        phases, (up, down) = self.ledger.end(), self._moved()
+        requests = {
+            f"{kind}/{name}": value for kind, one in self._traffic.items() for name, value in one.spent().items()
+        }
+        return {
+            "seconds": math.fsum(phases.values()),
+            "spent": {name: round(value, 6) for name, value in (phases | requests).items()},
+            "bytes_up": up - before[0],
+            "bytes_down": down - before[1],
+        }
+
+    def _moved(self) -> tuple[int, int]:
+        counted = self._traffic.values()
+        return sum(one.up for one in counted), sum(one.down for one in counted)
 
 
 def _drain(steps: Generator[None, None, Result]) -> Result:

@@ -25,6 +25,7 @@ from ..spec import RunSpec
 from ..wire.messages import Backward, Forward, Gradients, Message, Outputs, Predict, Step, Stored, Tensors, Update
 from ..wire.tensors import decode
 from .connections import Answer, Connections
+from .traffic import Traffic
 
 CONNECT_S = 3.0
 LONGEST_ANSWER_S = 300.0
@@ -35,20 +36,6 @@ BINARY = "application/octet-stream"
 
 Json = dict[str, Any]
 Kind = TypeVar("Kind", bound=Message)
-
-
-@dataclass
-class Traffic:
-    """Bytes of request and answer bodies, counted over all threads of one client."""
-
-    up: int = 0
-    down: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-
-    def add(self, up: int, down: int) -> None:
-        with self._lock:
-            self.up += up
-            self.down += down
 
 
 class Reply(Protocol):
@@ -129,9 +116,7 @@ class Http:
     def _failed_lately(self, server: str) -> bool:
         return time.monotonic() - self._failed_at.get(server, -AVOID_S) < AVOID_S
 
-    def _once(
-        self, method: str, url: str, body: bytes | None, kind: str, read_s: float
-    ) -> tuple[Answer | None, str]:
+    def _once(self, method: str, url: str, body: bytes | None, kind: str, read_s: float) -> tuple[Answer | None, str]:
         headers = {"content-type": kind} if body is not None else {}
         asked_at = time.monotonic()
         try:
@@ -224,19 +209,16 @@ class FedServer:
     def optimizer(self, run: str, round_: int, client: str) -> OptimizerState:
         """State of the client's optimizers after the last round, up to this one, that it had a part in."""
         try:
-            answer = self.http.request("GET", self._order, f"/v1/runs/{run}/rounds/{round_}/updates/{client}")
+            answer = _get(self.http, self._order, f"/v1/runs/{run}/rounds/{round_}/updates/{client}", self.traffic)
         except ClientNotFound:
             return {}, {}
-        self.traffic.add(0, len(answer.data))
         update = Update.unpack(answer.data, hashed=True)
         return update.optimizer, update.scalars
 
     def handed_on(self, run: str, round_: int, client: str) -> Tensors:
         """The client-side weights that a client uploaded in exactly this round, named as in `tensors`."""
         path = f"/v1/runs/{run}/rounds/{round_}/updates/{client}/weights"
-        answer = self.http.request("GET", self._order, path)
-        self.traffic.add(0, len(answer.data))
-        return decode(answer.data).tensors
+        return decode(_get(self.http, self._order, path, self.traffic).data).tensors
 
     def tensors(self, run: str, version: int) -> Tensors:
         """The client-side weights of a version, named front.<…>, tail.<…> and aux.<…>."""
@@ -262,9 +244,14 @@ class Coordinator:
         me = {"id": client, "role": "client", "address": None, "info": info}
         self.learn(self._ask("POST", "/api/participants", me))
 
-    def poll(self, clients: Sequence[str], wait_s: float) -> list[Json]:
-        """Open tasks of these clients; waits for one up to `wait_s` seconds."""
-        answer = self._ask("POST", "/api/tasks/poll", {"clients": list(clients), "wait_s": wait_s}, wait_s)
+    def poll(self, clients: Sequence[str], wait_s: float, in_hand: Sequence[Json] = ()) -> list[Json]:
+        """Open tasks of these clients; waits for one up to `wait_s` seconds.
+
+        in_hand: tasks, as they came, that some of them are at: these get others once they have reported.
+        """
+        known = [{name: task[name] for name in ("run", "client", "kind", "round")} for task in in_hand]
+        question = {"clients": list(clients), "wait_s": wait_s, "in_hand": known}
+        answer = self._ask("POST", "/api/tasks/poll", question, wait_s)
         self.learn(answer)
         return list(answer["tasks"])
 
@@ -300,18 +287,30 @@ class Coordinator:
 def _message(
     http: Way, servers: Callable[[], Sequence[str]], path: str, request: Message, kind: type[Kind], traffic: Traffic
 ) -> Kind:
+    began = time.perf_counter()
     body = request.pack()
+    encoded = time.perf_counter()
     answer = http.request("POST", servers, path, body, BINARY)
-    traffic.add(len(body), len(answer.data))
-    return kind.unpack(answer.data)
+    answered = time.perf_counter()
+    message = kind.unpack(answer.data)
+    decode_s = time.perf_counter() - answered
+    asked_s = answered - encoded
+    traffic.add(len(body), len(answer.data), answer.headers, asked_s, encode_s=encoded - began, decode_s=decode_s)
+    return message
+
+
+def _get(http: Way, servers: Callable[[], Sequence[str]], path: str, traffic: Traffic) -> Reply:
+    began = time.perf_counter()
+    answer = http.request("GET", servers, path)
+    traffic.add(0, len(answer.data), answer.headers, time.perf_counter() - began)
+    return answer
 
 
 def _weights(
     http: Way, servers: Callable[[], Sequence[str]], run: str, version: int | None, traffic: Traffic
 ) -> tuple[int, bytes]:
     number = "newest" if version is None else str(version)
-    answer = http.request("GET", servers, f"/v1/runs/{run}/versions/{number}/weights")
-    traffic.add(0, len(answer.data))
+    answer = _get(http, servers, f"/v1/runs/{run}/versions/{number}/weights", traffic)
     return int(answer.headers["x-microsfl-version"]), answer.data
 
 

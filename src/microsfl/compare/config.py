@@ -26,6 +26,7 @@ OF_A_METHOD = {
     "model": {"cut", "u_shaped", "front_weights"},
     "strategy": None,
     "privacy": None,
+    "wire": None,
     "servers": None,
 }
 SEED = Annotated[StrictInt, Field(ge=0, lt=2**31)]
@@ -81,6 +82,7 @@ class MethodTable(Table):
     )
     strategy: dict[str, Any] = Field(default_factory=dict, description="The table [strategy].")
     privacy: dict[str, Any] = Field(default_factory=dict, description="The table [privacy].")
+    wire: dict[str, Any] = Field(default_factory=dict, description="The table [wire].")
     servers: dict[str, Any] = Field(default_factory=dict, description="The table [servers].")
 
     @property

@@ -134,7 +134,7 @@ def settings_lines(cells: Sequence[Cell]) -> list[str]:
     for cell in {cell.label: cell for cell in cells}.values():
         spec = cell.spec
         said = [f"{spec.run.rounds} rounds", f"batches of {spec.data.batch_size}"]
-        for table in (spec.strategy, spec.privacy):
+        for table in (spec.strategy, spec.privacy, spec.wire):
             for name, field in type(table).model_fields.items():
                 value = getattr(table, name)
                 always = name == "client_optimizer" or (name == "body_optimizer" and spec.strategy.traits.split)

@@ -9,11 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InvalidSetting, TensorMismatch
 from .step import Tensors
+
+# Elements that numpy converts at a time: what it works on then fits the processor's first cache.
+BUFFER = 1024
+
+# Values, and the dtype that they stand for.
+Array = tuple[np.ndarray, torch.dtype]
 
 
 class WeightedMean:
@@ -23,30 +30,73 @@ class WeightedMean:
     """
 
     def __init__(self) -> None:
-        self.sums: Tensors = {}
+        self.sums: dict[str, np.ndarray] = {}  # float64
         self.dtypes: dict[str, torch.dtype] = {}
         self.weight = 0.0
 
-    def add(self, tensors: Mapping[str, Tensor], weight: float) -> None:
-        """Take in one set; a name that other sets lack counts as zero there.
+    def add(self, tensors: Mapping[str, Tensor | Array], weight: float) -> None:
+        """Take in one set; a name that other sets lack counts as zero there. Keeps none of the tensors.
 
         Raises:
             TensorMismatch: when a tensor has another shape than the same name had before.
         """
         self.weight += weight
         for name, tensor in tensors.items():
-            term = tensor.detach().to("cpu", torch.float64) * weight
-            if name not in self.sums:
-                self.sums[name], self.dtypes[name] = term, tensor.dtype
-            elif self.sums[name].shape != term.shape:
-                raise TensorMismatch(f"'{name}' came as {list(term.shape)} and as {list(self.sums[name].shape)}.")
+            array, dtype = tensor if isinstance(tensor, tuple) else (_as_array(tensor), tensor.dtype)
+            total = self._like(name, array.shape)
+            if total is None:
+                self.dtypes[name] = dtype
+                total = self.sums[name] = np.empty(array.shape)
+                np.multiply(array, weight, out=total, dtype=np.float64)
             else:
-                self.sums[name] += term
+                _accumulate(total, array, weight)
+
+    def merge(self, other: WeightedMean) -> None:
+        """Take in what `other` took in, its sum as one term; `other` is not to be used any more.
+
+        Raises:
+            TensorMismatch: when a tensor has another shape in `other`.
+        """
+        self.weight += other.weight
+        for name, term in other.sums.items():
+            total = self._like(name, term.shape)
+            if total is None:
+                self.sums[name], self.dtypes[name] = term, other.dtypes[name]
+            else:
+                np.add(total, term, out=total)
+
+    def is_finite(self) -> bool:
+        """False when some sum has a NaN or an infinity: then what was taken in had one, or was beyond all measure."""
+        return all(math.isfinite(total.sum()) for total in self.sums.values())
+
+    def _like(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The sum so far of a name; None when there is none."""
+        total = self.sums.get(name)
+        if total is not None and total.shape != shape:
+            raise TensorMismatch(f"'{name}' came as {list(shape)} and as {list(total.shape)}.")
+        return total
 
     def result(self, divisor: float | None = None) -> Tensors:
         """The mean, or the sum over `divisor`, in each tensor's first dtype."""
         over = self.weight if divisor is None else divisor
-        return {name: cast_back(total / over, self.dtypes[name]) for name, total in self.sums.items()}
+        return {name: cast_back(torch.from_numpy(total) / over, self.dtypes[name]) for name, total in self.sums.items()}
+
+
+def _accumulate(total: np.ndarray, array: np.ndarray, weight: float) -> None:
+    """`total` += weight · `array`, all in float64; with weight 1 in one go and without memory for what is between.
+
+    numpy rather than torch, which would convert the whole array first, into memory that has to be fetched twice.
+    """
+    before = np.setbufsize(BUFFER)
+    try:
+        np.add(total, array if weight == 1.0 else np.multiply(array, weight, dtype=np.float64), out=total)
+    finally:
+        np.setbufsize(before)
+
+
+def _as_array(tensor: Tensor) -> np.ndarray:
+    own = tensor.detach().cpu()
+    return (own.float() if own.dtype is torch.bfloat16 else own).numpy()  # numpy does not know bfloat16
 
 
 def average(kind: str, updates: Iterable[tuple[Tensors, int]], trim: float) -> Tensors:

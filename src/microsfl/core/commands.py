@@ -73,7 +73,8 @@ def at_work(state: RunState) -> tuple[str, ...]:
 
 def missing(state: RunState) -> tuple[str, ...]:
     """The clients of this phase that are not done with it, in order."""
-    return tuple(client for client in _of_phase(state) if not _is_done(state, client))
+    done = _done(state)
+    return tuple(client for client in _of_phase(state) if client not in done)
 
 
 def takes_part(state: RunState, client: str) -> bool:
@@ -93,6 +94,14 @@ def _of_phase(state: RunState) -> tuple[str, ...]:
     if state.phase is Phase.TRAINING:
         return state.chosen
     return state.clients if state.phase is Phase.EVALUATING else ()
+
+
+def _done(state: RunState) -> frozenset[str]:
+    """Everybody of whom `_is_done` is true, in one go: there may be thousands."""
+    if state.phase is Phase.TRAINING:
+        return state.trained.union(state.gave_up)
+    left_out = frozenset(state.chosen) - state.trained if state.trained else ()
+    return state.evaluated.union(state.gave_up, left_out)
 
 
 def _is_done(state: RunState, client: str) -> bool:

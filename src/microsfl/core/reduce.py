@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidSetting, TensorMismatch
-from .average import WeightedMean
+from .average import Array, WeightedMean
 from .codec import Scalars, make_optimizer, pack_optimizer, unpack_optimizer
 from .schedule import Schedule
 from .step import Tensors
@@ -41,8 +41,8 @@ class Reduction:
 
     def add(
         self,
-        gradients: Mapping[str, Tensor],
-        buffers: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor | Array],
+        buffers: Mapping[str, Tensor | Array],
         *,
         batches: int,
         samples: int,
@@ -54,6 +54,16 @@ class Reduction:
         self.gradients.add(gradients, scale * counts)
         self.buffers.add(buffers, batches * counts)  # statistics, not steps: always a mean, of weights that add up
         self.divisor += scale * batches
+
+    def merge(self, other: Reduction) -> None:
+        """Take in what `other` did, its sums as one term each; `other` is not to be used any more."""
+        self.gradients.merge(other.gradients)
+        self.buffers.merge(other.buffers)
+        self.divisor += other.divisor
+
+    def is_finite(self) -> bool:
+        """False when some sum is not: then what was taken in was not, or was beyond all measure."""
+        return self.gradients.is_finite() and self.buffers.is_finite()
 
     def gradient(self) -> Tensors:
         """The reduced gradient by parameter name; a parameter that no contribution has is absent."""

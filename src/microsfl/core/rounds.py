@@ -111,8 +111,20 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Command, ...]]:
     An event that does not fit returns the same state and no command.
     """
     after = _hand_turn(_after(state, event))
+    if _calls_nobody(state, after):
+        return after, ()
     before = set(pending(state))
     return after, tuple(command for command in pending(after) if command not in before)
+
+
+def _calls_nobody(before: RunState, after: RunState) -> bool:
+    """Whether the step stays in a phase that waits for clients, with the same turn: there the work only gets less.
+
+    That spares a step for each of thousands of clients to look at all of them.
+    """
+    if after.phase not in (Phase.TRAINING, Phase.EVALUATING):
+        return after is before
+    return (before.phase, before.round, before.turn) == (after.phase, after.round, after.turn)
 
 
 def left_out(before: RunState, after: RunState) -> tuple[str, ...]:
@@ -289,7 +301,13 @@ def _when_evaluated(state: RunState) -> RunState:
 
 def _can_go_on(state: RunState) -> bool:
     """Whether nobody is waited for any more: each is done or away, or it is too late anyway."""
-    return state.overdue or state.away.issuperset(missing(state))
+    if state.overdue:
+        return True
+    # At most these are not waited for; while they are too few, there is no need to look at each.
+    done = len(state.evaluated) + len(state.chosen) - len(state.trained)
+    if state.phase is Phase.EVALUATING and done + len(state.gave_up) + len(state.away) < len(state.clients):
+        return False
+    return state.away.issuperset(missing(state))
 
 
 def _leave_out(state: RunState) -> RunState:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -10,30 +9,44 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TookTooLong
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..config import ProcessSettings
 from ..errors import InputError, RunFailed
+from .forks import Forks, Job, Process, Unforked, child_environment
 from .options import to_flags
 
 READY_S = 120.0
 END_S = 8.0  # a server lets open requests finish for 3 s, and a process without a parent ends itself after 5 s
 LAST_LINES = 6
 COMPLAINT = "microsfl: error: "
+# The coordinator is none of them: it imports no torch, which a fork would bring along.
+FORKED = ("split-server", "fed-server", "client")
 
 
 class Child:
     """`python -m microsfl ROLE FLAGS`, with a log file for all that it has to say.
 
-    `secrets` are variables of its environment alone: the credentials of its area of the store.
+    `secrets` are variables of its environment alone: the credentials of its area of the store. It is forked by `forks`
+    where that is possible, and starts some seconds earlier then.
 
     It holds the reading end of a pipe as standard input, so that it ends also when this process is killed. It is in
     a process group of its own: a terminal's Ctrl-C reaches this process alone, which then ends its children in order.
     """
 
-    def __init__(self, role: str, name: str, settings: ProcessSettings, log: Path, secrets: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        role: str,
+        name: str,
+        settings: ProcessSettings,
+        log: Path,
+        secrets: Mapping[str, str],
+        forks: Forks | None = None,
+    ) -> None:
         self.role, self.name, self.settings, self.log = role, name, settings, log
+        self._forks = forks if role in FORKED and getattr(settings, "device", "cpu") == "cpu" else None
         self._environment = {**child_environment(), **secrets}
         self.address: str | None = None
         self.restarts = 0
@@ -52,17 +65,25 @@ class Child:
         self.up_since: float | None = None
         self._ready: Future[str] = Future()
         with self.log.open("ab") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "microsfl", self.role, "--exit-with-parent", *to_flags(self.settings)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                env=self._environment,
-                process_group=0,
-            )
+            self.process = self._process(file)
         threading.Thread(
             target=self._listen, args=(self.process, self._ready), name=f"{self.name}-output", daemon=True
         ).start()
+
+    def _process(self, log: IO[bytes]) -> Process:
+        arguments = [self.role, "--exit-with-parent", *to_flags(self.settings)]
+        if self._forks is not None:
+            with suppress(Unforked):
+                job = Job(self.name, "microsfl.__main__:run", arguments, self._environment)
+                return self._forks.start(job, log.fileno())
+        return subprocess.Popen(
+            [sys.executable, "-m", "microsfl", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=self._environment,
+            process_group=0,
+        )
 
     @property
     def state(self) -> str:
@@ -128,7 +149,7 @@ class Child:
             return None
         return InputError(f"{self.name}: {said[0].removeprefix(COMPLAINT)}")
 
-    def _listen(self, process: subprocess.Popen[bytes], ready: Future[str]) -> None:
+    def _listen(self, process: Process, ready: Future[str]) -> None:
         """The ready line is for us; whatever else is printed (a user's model may) goes to the log."""
         assert process.stdout is not None
         prefix = f"microsfl {self.role} ready "
@@ -151,9 +172,7 @@ class Child:
 
 def end(children: Iterable[Child]) -> None:
     """Terminate, wait, and kill what is left."""
-    living = [child for child in children if child.process.poll() is None]
-    for child in living:
-        child.process.terminate()
+    living = terminate(children)
     deadline = time.monotonic() + END_S
     for child in living:
         try:
@@ -163,11 +182,9 @@ def end(children: Iterable[Child]) -> None:
             child.process.wait()
 
 
-def child_environment() -> dict[str, str]:
-    """This process's environment without MICROSFL_*, which is not meant for all roles at once, and without AWS_*.
-
-    What this process can import from its working directory or beside its script, a child can too.
-    """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MICROSFL_", "AWS_"))}
-    places = [os.getcwd(), *sys.path[:1], *kept.get("PYTHONPATH", "").split(os.pathsep)]
-    return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(place for place in places if place))}
+def terminate(children: Iterable[Child]) -> list[Child]:
+    """Ask those that live to end; these."""
+    living = [child for child in children if child.process.poll() is None]
+    for child in living:
+        child.process.terminate()
+    return living

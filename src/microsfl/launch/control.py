@@ -40,13 +40,18 @@ class Control(Coordinator):
         """End the run; of no effect on one that has ended."""
         self._ask("POST", f"/api/runs/{self.name}/stop")
 
-    def watch(self, after: int, wait_s: float) -> Json:
-        """The run as soon as its revision is above `after`, or after `wait_s` seconds."""
-        return self._ask("GET", f"/api/runs/{self.name}?after={after}&wait_s={wait_s:g}", wait_s=wait_s)
+    def watch(self, after: int, wait_s: float, history_from: int = 0) -> Json:
+        """The run as soon as its revision is above `after`, or after `wait_s` seconds; its history from a round on."""
+        query = f"after={after}&wait_s={wait_s:g}&history_from={history_from}"
+        return self._ask("GET", f"/api/runs/{self.name}?{query}", wait_s=wait_s)
 
     def metrics(self) -> list[Json]:
         """A row for each round and client."""
         return list(self._ask("GET", f"/api/runs/{self.name}/metrics")["metrics"])
+
+    def profile(self) -> list[Json]:
+        """Where the time went: a row for each round, participant and task."""
+        return list(self._ask("GET", f"/api/runs/{self.name}/profile")["profile"])
 
     def rounds(self) -> list[Json]:
         return list(self._ask("GET", f"/api/runs/{self.name}/rounds")["rounds"])

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,14 +16,15 @@ from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, Pro
 from ..errors import InputError, OperationError, RunExists, RunFailed
 from ..spec import RunSpec
 from ..store.s3 import area_environment
-from .child import Child, end
+from .aside import aside
+from .child import Child, end, terminate
+from .forks import Forks
 from .preflight import check_store, resolve
 from .run_folder import RunFolder, default_path
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
     from .control import Control
-    from .rehearsal import Rehearsal
 
 WATCH_S = 1.0  # how soon a process that died is noticed
 PAUSE_S = 0.1  # least time between two looks at a run, whose every report is a change
@@ -46,6 +47,7 @@ class Federation:
         spec: the run; the attribute `spec` has every `auto` that decides a result resolved.
         folder: run folder, new or empty, for stores, records and logs; default: runs/<name>-<date>-<time>.
         resume: go on with the run that the stores, and the records if they are still there, already hold.
+        forks: where the processes that compute are forked, for whoever has one already; default: one of its own.
 
     Raises, here or when it is entered:
         InputError: for whatever is wrong with the specification, the folder or the stores. No folder is left then.
@@ -55,14 +57,18 @@ class Federation:
     coordinator: str  # URL, once it is entered
     folder: RunFolder
     control: Control
-    rehearsal: Rehearsal
+    class_counts: list[list[int]]  # train samples of each client, by class
 
-    def __init__(self, spec: RunSpec, folder: Path | str | None = None, *, resume: bool = False) -> None:
+    def __init__(
+        self, spec: RunSpec, folder: Path | str | None = None, *, resume: bool = False, forks: Forks | None = None
+    ) -> None:
         self.spec = resolve(spec)
         self.resumes = resume
         self.path = Path(folder) if folder is not None else default_path(spec.run.name)
         self.children: list[Child] = []
         self.supervisor = Supervisor(self.children, self.spec.servers.restarts, self._record)
+        self._forks = forks
+        self._own = ExitStack()
         self._began = False
         self._recorded: list[Json] = []
         self._recording = threading.Lock()
@@ -90,7 +96,14 @@ class Federation:
             self._stop()
         finally:
             end(self.children)
+            self._own.close()
             self._record()
+
+    def finish(self) -> None:
+        """Ask every process to end, as `close` does, but do not wait for it."""
+        self.supervisor.stop()
+        self._stop()
+        terminate(self.children)
 
     def follow(self) -> Iterator[Json]:
         """The run as the coordinator shows it: now, after each change and at least every second, until it finished.
@@ -102,19 +115,23 @@ class Federation:
         while run["state"] not in ENDED:
             yield run
             seen_at = time.monotonic()
-            run = self._watch(run["revision"])
-            time.sleep(max(0.0, PAUSE_S - (time.monotonic() - seen_at)))
+            run = self._watch(run)
+            if run["state"] not in ENDED:
+                time.sleep(max(0.0, PAUSE_S - (time.monotonic() - seen_at)))
         if run["state"] == "failed":
             raise RunFailed(f"Run '{run['name']}' failed in round {run['round']}: {run['reason']}")
         if run["state"] == "stopped":
             raise RunFailed(f"Run '{run['name']}' was stopped in round {run['round']}.")
         yield run
 
-    def _watch(self, revision: int) -> Json:
+    def _watch(self, run: Json) -> Json:
+        """The run after its next change; of its history only what is new is asked for."""
+        known = run["history"]
         try:
-            return self.control.watch(revision, WATCH_S)
+            now = self.control.watch(run["revision"], WATCH_S, known[-1]["round"] + 1 if known else 0)
         finally:
             self._check()  # a process that stays down says more than the answer that did not come
+        return {**now, "history": known + now["history"]}
 
     def _check(self) -> None:
         """Raises RunFailed for a process that stays down. A split server may, while there is another."""
@@ -134,16 +151,24 @@ class Federation:
             except RunExists:
                 if not self.resumes:
                     raise
-        # The processes will import torch as well, but not at the same time: wrong input is told before any is started.
-        from .rehearsal import rehearse
+        if self._forks is None:
+            self._forks = self._own.enter_context(Forks())
+        # It starts while the fork server imports torch; the others are not started for a wrong specification.
+        coordinator = self._spawn("coordinator", "coordinator", self._coordinator())
+        from .control import Control
 
-        self.rehearsal = rehearse(self.spec)
+        self.class_counts = self.aside("microsfl.launch.rehearsal:rehearsed")["class_counts"]
         self.folder.write_spec(self.spec)
-        self._start_processes()
+        self._start_processes(coordinator)
+        self.control = Control(self.coordinator, self.spec.run.name)
         self._begin()
 
-    def _start_processes(self) -> None:
-        coordinator = self._spawn("coordinator", "coordinator", self._coordinator())
+    def aside(self, function: str, **more: Any) -> Json:
+        """See `aside`; the question has the run's specification and what else is given."""
+        assert self._forks is not None
+        return aside(self._forks, function, {"spec": self.spec.model_dump(mode="json"), **more})
+
+    def _start_processes(self, coordinator: Child) -> None:
         coordinator.wait_ready()
         self.coordinator = str(coordinator.address)
         traits = self.spec.strategy.traits
@@ -159,9 +184,6 @@ class Federation:
         self.supervisor.start()
 
     def _begin(self) -> None:
-        from .control import Control
-
-        self.control = Control(self.coordinator, self.spec.run.name)
         self.control.create(self.spec, resume=self.resumes)
         self.control.start()
         self._began = True
@@ -170,12 +192,13 @@ class Federation:
         if self._began and self.children[0].state == "up":
             with suppress(OperationError):  # a coordinator that does not answer is ended all the same
                 self.control.stop()
+        self._began = False
 
     def _spawn(self, role: str, name: str, settings: ProcessSettings, area: str | None = None) -> Child:
         """Start a process. Only those of an area get the credentials of its store, and of no other's."""
         environment = {} if area is None else area_environment(area, os.environ)
         secrets = {name: value for name, value in environment.items() if name.startswith("AWS_")}
-        child = Child(role, name, settings, self.folder.logs / f"{name}.log", secrets)
+        child = Child(role, name, settings, self.folder.logs / f"{name}.log", secrets, self._forks)
         self.children.append(child)
         self._record()
         return child

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from torch import Tensor
 
 from ..core.cut import Parts
+from ..spec import RunSpec
 from ..wire.tensors import decode, encode
+from ..zoo.parts import build_parts, load_front
+from .control import Control
+from .run_folder import write_parts
+
+Json = dict[str, Any]
 
 
 def model_files(body: bytes | None, exchanged: bytes | None, initial: Parts) -> dict[str, bytes]:
@@ -27,6 +36,16 @@ def model_files(body: bytes | None, exchanged: bytes | None, initial: Parts) -> 
         **({} if body is None else {"body": body}),
         "tail": encode(_named(tensors, "tail.")),
     }
+
+
+def fetched(question: Json) -> Json:
+    """Write the files of a run of `spec`, whose servers still answer, to `folder`; `coordinator` is its URL."""
+    spec = RunSpec.parse(question["spec"])
+    parts = build_parts(spec, [spec.model.name])
+    load_front(spec, parts.front)
+    weights = Control(question["coordinator"], spec.run.name).weights(spec.strategy.traits)
+    write_parts(Path(question["folder"]), model_files(*weights, parts))
+    return {}
 
 
 def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

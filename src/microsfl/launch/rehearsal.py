@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from ..zoo.parts import build_parts, client_side, load_front
 from .deadline import check_deadline
 
 SAMPLES = 2  # enough to see whether a model takes a batch
+
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ def rehearse(spec: RunSpec, data: Data | None = None) -> Rehearsal:
     if spec.run.deadline_s:
         check_deadline(spec, parts, data.train, shares)
     return Rehearsal(parts, shares, label_counts(train, shares, _classes(spec)))
+
+
+def rehearsed(question: Json) -> Json:
+    """The same for who asks in JSON: from `spec` to `class_counts`."""
+    return {"class_counts": rehearse(RunSpec.parse(question["spec"])).class_counts.tolist()}
 
 
 def _check_optimizers(spec: RunSpec, parts: Parts) -> None:

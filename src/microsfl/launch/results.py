@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..core.partition import IntArray
 from ..spec import RunSpec
 from ..store.objects import open_store
@@ -13,7 +15,6 @@ from ..store.s3 import area_environment
 from ..sync import keys
 from ..sync.commits import Chain, Commit
 from .federation import Federation
-from .model_files import model_files
 from .run_folder import RunFolder
 from .summary import commits_of, summarize
 
@@ -36,27 +37,23 @@ class Results:
     class_counts: IntArray
 
 
-def results_of(
-    federation: Federation, rounds: list[Json], metrics: list[Json], weights: tuple[bytes | None, bytes | None]
-) -> Results:
-    """What a federation came to, whose processes have ended.
-
-    Args:
-        weights: the newest weights files of the body and of what clients exchange; None for what the run does not have.
-    """
-    spec, rehearsal = federation.spec, federation.rehearsal
+def results_of(federation: Federation, rounds: list[Json], metrics: list[Json]) -> Results:
+    """What a federation came to, whose processes still answer; model/ is written."""
+    spec, folder = federation.spec, federation.folder
+    federation.aside(
+        "microsfl.launch.model_files:fetched", coordinator=federation.coordinator, folder=str(folder.model)
+    )
     commits = []
     if spec.strategy.traits.split:
         store = open_store(federation.store_url(keys.BODY), area_environment(keys.BODY, os.environ))
         commits = commits_of(Chain(store, spec.run.name, keys.BODY))
-    return Results(spec, rounds, metrics, model_files(*weights, rehearsal.parts), commits, rehearsal.class_counts)
+    return Results(spec, rounds, metrics, folder.read_model(), commits, np.array(federation.class_counts))
 
 
 def write_results(folder: RunFolder, results: Results, *, simulated: bool = False) -> Json:
-    """model/, summary.json and plots/; the summary."""
+    """summary.json and plots/; the summary."""
     from .plots import write_plots
 
-    folder.write_model(results.model)
     summary = summarize(
         results.spec, results.rounds, results.metrics, results.commits, results.model, simulated=simulated
     )

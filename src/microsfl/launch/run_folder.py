@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import InvalidSetting, StoreNotWritable
 from ..spec import RunSpec
 from .folder import Folder
+from .profile_rows import COLUMNS, FILE, tidy
 from .spec_file import to_toml
 
 # The columns of metrics.csv, the coordinator's names. eval_* are the evaluation's; the rest is training or both.
@@ -56,6 +57,10 @@ class RunFolder(Folder):
         return self.path / "logs"
 
     @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
     def plots(self) -> Path:
         return self.path / "plots"
 
@@ -83,15 +88,17 @@ class RunFolder(Folder):
         """metrics.csv: a row for each round and client; an empty field is a value that there is not."""
         self.write_rows("metrics.csv", METRICS, rows, line_end="\r\n")
 
+    def write_profile(self, profile: Iterable[dict[str, Any]]) -> None:
+        """profile.csv, from what the coordinator tells of where the time went."""
+        self.write_rows(FILE, COLUMNS, (vars(row) for row in tidy(profile)), line_end="\r\n")
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """summary.json."""
         self.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
-    def write_model(self, parts: Mapping[str, bytes]) -> None:
-        """model/<part>.safetensors."""
-        (self.path / "model").mkdir(exist_ok=True)
-        for part, content in parts.items():
-            (self.path / "model" / f"{part}.safetensors").write_bytes(content)
+    def read_model(self) -> dict[str, bytes]:
+        """The content of each part's file."""
+        return {file.stem: file.read_bytes() for file in sorted(self.model.glob("*.safetensors"))}
 
     def discard(self) -> None:
         """Take back what a run that never began has written, which is all that there is: the folder was empty.
@@ -107,6 +114,13 @@ class RunFolder(Folder):
                 entry.unlink()
         if self._is_new:
             self.path.rmdir()
+
+
+def write_parts(folder: Path, parts: Mapping[str, bytes]) -> None:
+    """<part>.safetensors in the folder of a model."""
+    folder.mkdir(exist_ok=True)
+    for part, content in parts.items():
+        (folder / f"{part}.safetensors").write_bytes(content)
 
 
 def default_path(run: str) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import InvalidSetting, OperationError
 from ..spec import RunSpec
 from .federation import Federation
+from .forks import Forks
 from .preflight import check_matplotlib
 from .progress import progress
 
@@ -21,11 +22,14 @@ TERMINATED = 128 + signal.SIGTERM  # as shells report it
 Json = dict[str, Any]
 
 
-def train(spec: RunSpec, output: Path | None, *, resume: bool = False) -> tuple[Json, list[Json], Path]:
+def train(
+    spec: RunSpec, output: Path | None, *, resume: bool = False, forks: Forks | None = None
+) -> tuple[Json, list[Json], Path]:
     """Run `spec` and fill the run folder; the summary, the metrics (a row for each round and client) and the folder.
 
     Args:
         resume: go on with the run that the folder or the stores hold.
+        forks: where its processes are forked; default: from a fork server of its own.
 
     Raises:
         InputError: when something is wrong with the specification or the folder.
@@ -33,14 +37,15 @@ def train(spec: RunSpec, output: Path | None, *, resume: bool = False) -> tuple[
     """
     _check_managed(spec)
     check_matplotlib(DRAWS)
-    federation = Federation(spec, output, resume=resume)
-    with signals_unwind(), progress(federation) as show:
-        with federation:
-            rounds, metrics = _follow(federation, show)
-            weights = federation.control.weights(federation.spec.strategy.traits)
-        from .results import results_of, write_results
+    federation = Federation(spec, output, resume=resume, forks=forks)
+    from . import plots  # noqa: F401 - matplotlib is there when it is needed, and imported while others import torch
+    from .results import results_of, write_results
 
-        summary = write_results(federation.folder, results_of(federation, rounds, metrics, weights))
+    with signals_unwind(), progress(federation) as show, federation:
+        rounds, metrics = _follow(federation, show)
+        results = results_of(federation, rounds, metrics)
+        federation.finish()  # the results are written while the processes end
+        summary = write_results(federation.folder, results)
     return summary, metrics, federation.folder.path
 
 
@@ -51,11 +56,18 @@ def _follow(federation: Federation, show: Callable[[Json], None]) -> tuple[list[
             show(run)
     except BaseException:
         with suppress(OperationError):
-            federation.folder.write_metrics(federation.control.metrics())
+            _write_metrics(federation)
         raise
+    metrics = _write_metrics(federation)
+    return federation.control.rounds(), metrics
+
+
+def _write_metrics(federation: Federation) -> list[Json]:
+    """metrics.csv and profile.csv; the metrics."""
     metrics = federation.control.metrics()
     federation.folder.write_metrics(metrics)
-    return federation.control.rounds(), metrics
+    federation.folder.write_profile(federation.control.profile())
+    return metrics
 
 
 def _check_managed(spec: RunSpec) -> None:

@@ -10,7 +10,8 @@ import contextlib
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,6 @@ from sqlalchemy import (
     Engine,
     QueuePool,
     Table,
-    and_,
     create_engine,
     event,
     false,
@@ -29,6 +29,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -39,6 +40,8 @@ Row = dict[str, Any]
 
 BUSY_TIMEOUT_MS = 10_000
 DRIVER = "postgresql+psycopg"
+# ON CONFLICT is written alike for both, but is no part of SQL.
+INSERTS: dict[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 # How long a silent PostgreSQL server is waited for; libpq's own answer is for ever. The URL may say otherwise.
 PATIENCE: dict[str, Any] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
 
@@ -103,9 +106,9 @@ class Records:
     def save_participants(self, participants: Iterable[Participant]) -> None:
         """Insert or replace them all in one transaction."""
         with self._transaction() as connection:
-            for one in participants:
-                values = {**vars(one), "info": json.dumps(one.info)}
-                _upsert(connection, tables.participants, {"id": values.pop("id")}, values)
+            _upsert(
+                connection, tables.participants, [{**vars(one), "info": json.dumps(one.info)} for one in participants]
+            )
 
     def runs(self) -> list[RunRecord]:
         """All, oldest first."""
@@ -134,16 +137,18 @@ class Records:
         rounds: Mapping[int, Row] | None = None,
         metrics: Mapping[tuple[int, str], Row] | None = None,
     ) -> None:
-        """One step of a run in one transaction: its state, and whatever columns of its rounds and of its metrics (by
-        round and client) the step brought; columns that are not named keep their values."""
+        """Steps of a run in one transaction: its state, and whatever columns of its rounds and of its metrics (by round
+        and client) they brought; columns that are not named keep their values."""
         with self._transaction() as connection:
             connection.execute(
                 update(tables.runs).where(tables.runs.c.name == run).values(state=state, revision=revision)
             )
-            for round_, values in (rounds or {}).items():
-                _upsert(connection, tables.rounds, {"run": run, "round": round_}, values)
-            for (round_, client), values in (metrics or {}).items():
-                _upsert(connection, tables.metrics, {"run": run, "round": round_, "client": client}, values)
+            about = [{"run": run, "round": round_, **values} for round_, values in (rounds or {}).items()]
+            _upsert(connection, tables.rounds, about)
+            told = [
+                {"run": run, "round": key[0], "client": key[1], **values} for key, values in (metrics or {}).items()
+            ]
+            _upsert(connection, tables.metrics, told)
 
     def rounds(self, run: str) -> list[Row]:
         """The run's rounds in order; keys as in the table, without `run`."""
@@ -242,8 +247,13 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     cursor.close()
 
 
-def _upsert(connection: Connection, table: Table, key: Row, values: Row) -> None:
-    """Update the row, or insert it when there is none: every database does that, ON CONFLICT differs."""
-    where = and_(*(table.c[name] == value for name, value in key.items()))
-    if not connection.execute(update(table).where(where).values(**values)).rowcount:
-        connection.execute(insert(table).values(**key, **values))
+def _upsert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
+    """Insert each row, or update the one that has its key, in as few statements as there are sets of columns."""
+    alike: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        alike[tuple(row)].append(row)
+    key = [column.name for column in table.primary_key]
+    for columns, group in alike.items():
+        insert = INSERTS[connection.dialect.name](table)
+        new = {name: insert.excluded[name] for name in columns if name not in key}
+        connection.execute(insert.on_conflict_do_update(index_elements=key, set_=new), group)

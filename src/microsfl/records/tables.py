@@ -49,6 +49,10 @@ rounds = Table(
     Column("samples", BigInteger),
     Column("seconds", Double),
     Column("samples_per_s", Double),
+    Column("trained_at", Double),
+    # What the servers took for its sync: JSON objects of seconds and counts by name (services/spent.py).
+    Column("reduce_spent", Text),
+    Column("aggregate_spent", Text),
     Column("absent", Text),  # clients that the round went on without: a JSON list of {client, phase, reason}
 )
 
@@ -65,6 +69,7 @@ metrics = Table(
     Column("bytes_up", BigInteger),
     Column("bytes_down", BigInteger),
     Column("bytes_saved", BigInteger),  # only where the front trains by itself
+    Column("spent", Text),  # JSON, as in `rounds`
     Column("started_at", Double),
     # The evaluation comes after the training's report; until then these are null.
     Column("test_loss", Double),
@@ -74,4 +79,5 @@ metrics = Table(
     Column("eval_bytes_up", BigInteger),
     Column("eval_bytes_down", BigInteger),
     Column("eval_started_at", Double),
+    Column("eval_spent", Text),
 )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints, model_validator
 
 from ..config import HttpUrl
 from ..core.commands import Evaluate, Task, Train, missing, takes_part
-from ..core.rounds import Evaluated, Event, TaskFailed, Trained
 from ..core.run_state import Phase, RunState, Status
 from ..records import Participant, Row
 from ..spec import check_id
@@ -17,7 +16,6 @@ from .run import absent as absent_of
 
 MAX_WAIT_S = 30.0
 MAX_INFO_CHARS = 10_000
-MAX_REASON_CHARS = 1_000
 MAX_COUNT = 2**63 - 1
 
 RunName = Annotated[str, AfterValidator(lambda value: check_id(value, "run name"))]
@@ -26,8 +24,6 @@ ParticipantId = Annotated[str, AfterValidator(lambda value: check_id(value, "par
 # A URL without spaces or control characters, which not every database would keep.
 Address = Annotated[HttpUrl, StringConstraints(max_length=2000, pattern=r"^[!-~]+$")]
 Count = Annotated[StrictInt, Field(ge=0, le=MAX_COUNT)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 WaitS = Annotated[float, Field(ge=0, le=MAX_WAIT_S, description="Longest time to wait for news, in seconds.")]
 Role = Literal["client", "split-server", "fed-server"]
 Progress = Literal["train", "evaluate", "done", "left_out"]
@@ -54,83 +50,31 @@ class Registration(Request):
         return self
 
 
+class InHand(Request):
+    """A task that a client was given before."""
+
+    run: RunName
+    client: ClientId
+    kind: Literal["train", "evaluate"]
+    round: Count
+
+    def task(self) -> Task:
+        return Train(self.client, self.round) if self.kind == "train" else Evaluate(self.client, self.round)
+
+
 class Poll(Request):
     clients: list[ClientId] = Field(min_length=1, max_length=10_000, description="The clients that one process hosts.")
     wait_s: WaitS = 0
+    in_hand: list[InHand] = Field(
+        [],
+        max_length=10_000,
+        description="What some of them are at; they get the next task once they have reported it.",
+    )
 
 
 class Problem(Request):
     code: str
     message: str
-
-
-class TrainMetrics(Request):
-    train_loss: Finite | None = Field(description="Mean over the round's samples; null when there was none.")
-    samples: Count
-    batches: Count
-    seconds: Seconds
-    bytes_up: Count
-    bytes_down: Count
-    bytes_saved: Count | None = Field(None, description="That were not sent, because the front trains by itself.")
-    started_at: Seconds
-
-    def row(self) -> Row:
-        return self.model_dump()
-
-
-class EvaluateMetrics(Request):
-    test_loss: Finite | None = Field(description="Mean over the test samples; null when there is none.")
-    test_accuracy: Annotated[float, Field(ge=0, le=1)] | None
-    test_samples: Count
-    seconds: Seconds
-    bytes_up: Count
-    bytes_down: Count
-    started_at: Seconds
-
-    def row(self) -> Row:
-        """The columns; what training has too is told apart by its prefix."""
-        own = ("test_loss", "test_accuracy", "test_samples")
-        return {name if name in own else f"eval_{name}": value for name, value in self.model_dump().items()}
-
-
-MetricsOf = TypeVar("MetricsOf", TrainMetrics, EvaluateMetrics)
-
-
-class _Report(Request, Generic[MetricsOf]):
-    """A client's word on its task: metrics when it is done, an error when it cannot be."""
-
-    client: ClientId
-    round: Count
-    metrics: MetricsOf | None = None
-    error: Problem | None = None
-
-    @model_validator(mode="after")
-    def _metrics_or_error(self) -> Self:
-        if (self.metrics is None) == (self.error is None):
-            raise ValueError("a report has either metrics or an error")
-        return self
-
-
-class TrainReport(_Report[TrainMetrics]):
-    kind: Literal["train"]
-
-
-class EvaluateReport(_Report[EvaluateMetrics]):
-    kind: Literal["evaluate"]
-
-
-Report = Annotated[TrainReport | EvaluateReport, Field(discriminator="kind")]
-
-
-def event_of(report: TrainReport | EvaluateReport) -> Event:
-    """What the report means to the run."""
-    client, round_ = report.client, report.round
-    training = isinstance(report, TrainReport)
-    if report.error is None:
-        return Trained(client, round_) if training else Evaluated(client, round_)
-    said = f"{report.error.message} ({report.error.code})"[:MAX_REASON_CHARS]
-    task = Train(client, round_) if training else Evaluate(client, round_)
-    return TaskFailed(task, said)
 
 
 class Health(BaseModel):
@@ -238,7 +182,7 @@ class RunJson(BaseModel):
     overdue: bool = Field(description="the phase's deadline has passed; the run waits for its quorum")
     away: list[str] = Field(description="clients that were left out or fell silent, and have not asked for work since")
     spec: dict[str, Any]
-    history: list[RoundResult]
+    history: list[RoundResult] = Field(description="of the rounds that are over, from ?history_from=ROUND on")
     created_at: float
 
 
@@ -284,8 +228,9 @@ def round_json(row: Row) -> RoundRow:
     return RoundRow.model_validate({**row, "absent": absent_of(row)})
 
 
-def run_json(run: Run) -> RunJson:
+def run_json(run: Run, history_from: int = 0) -> RunJson:
     state = run.state
+    over = (row for round_, row in run.rounds.items() if round_ >= history_from and row.get("ended_at"))
     return RunJson(
         name=run.name,
         state=state.status,
@@ -300,8 +245,8 @@ def run_json(run: Run) -> RunJson:
         progress=_progress(state),
         overdue=state.overdue,
         away=sorted(state.away),
-        spec=run.spec.model_dump(mode="json"),
-        history=[RoundResult.model_validate(row) for row in run.rounds.values() if row.get("ended_at")],
+        spec=run.spec_json,
+        history=[RoundResult.model_validate(row) for row in over],
         created_at=run.created_at,
     )
 

@@ -14,10 +14,10 @@ class Bells:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._closed = False
 
-    async def wait(self, topics: Iterable[str], timeout_s: float) -> None:
-        """Until one of `topics` rings, `timeout_s` have passed, or the bells are closed."""
+    async def wait(self, topics: Iterable[str], timeout_s: float) -> bool:
+        """Until one of `topics` rings, which is True, or `timeout_s` have passed, or the bells are closed."""
         if self._closed or timeout_s <= 0:
-            return
+            return False
         woken, topics = asyncio.Event(), set(topics)
         for topic in topics:
             self._waiting[topic].add(woken)
@@ -25,10 +25,11 @@ class Bells:
             async with asyncio.timeout(timeout_s):
                 await woken.wait()
         except TimeoutError:
-            pass
+            return False
         finally:
             for topic in topics:
                 self._leave(topic, woken)
+        return not self._closed
 
     def ring(self, topics: Iterable[str]) -> None:
         for topic in topics:

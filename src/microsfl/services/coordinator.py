@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
@@ -30,14 +31,12 @@ from .api import (
     PollAnswer,
     Registered,
     Registration,
-    Report,
     ReportAnswer,
     Rounds,
     RunJson,
     RunName,
     Runs,
     WaitS,
-    event_of,
     participant_json,
     round_json,
     run_json,
@@ -46,21 +45,24 @@ from .api import (
 from .data_plane import DataPlane
 from .director import Director
 from .insist import PATIENCE_S, insist
-from .json_body import JsonRoute, on_invalid_request
+from .json_body import JsonRoute, QuickRoute, Shortcut, on_invalid_request
+from .reports import Report, event_of
 from .roster import CLIENT, SPLIT_SERVER
+from .spent import Profile, profile_of
 
 ROLE = "coordinator"
+THREADS = 32
 
 InPath = Annotated[RunName, Path(description="The run's name.")]
 
-router = APIRouter(
-    prefix="/api",
-    route_class=JsonRoute,
-    responses={
-        "4XX": {"model": ErrorJson, "description": "The request is wrong."},
-        "5XX": {"model": ErrorJson, "description": "Something behind the coordinator failed; try again later."},
-    },
-)
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorJson, "description": "The request is wrong."},
+    "5XX": {"model": ErrorJson, "description": "Something behind the coordinator failed; try again later."},
+}
+
+# What each client asks every few seconds.
+quick = APIRouter(prefix="/api", route_class=QuickRoute, responses=RESPONSES)
+router = APIRouter(prefix="/api", route_class=JsonRoute, responses=RESPONSES)
 
 
 def create_app(
@@ -82,6 +84,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Calls of the data plane take minutes; on a machine of few cores they would leave the records no thread.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, ROLE))
         director.begin()
         yield
         await director.close()
@@ -95,6 +99,8 @@ def create_app(
         exception_handlers=handlers,
     )
     app.state.director = director
+    app.add_middleware(Shortcut, routes=quick.routes, handlers=handlers)
+    app.include_router(quick)
     app.include_router(router)
     return app
 
@@ -120,12 +126,19 @@ def director_of(request: Request) -> Director:
     return director
 
 
-@router.get("/health", tags=["service"], summary="Is the coordinator there?")
-async def health() -> Health:
-    return Health(version=__version__)
+@quick.post("/tasks/poll", tags=["clients"], summary="The open tasks of some clients, now or as soon as there is one")
+async def poll(request: Request, poll: Poll) -> PollAnswer:
+    director = director_of(request)
+    in_hand = [(one.run, one.task()) for one in poll.in_hand]
+    tasks = await director.poll(list(dict.fromkeys(poll.clients)), poll.wait_s, in_hand)
+    return PollAnswer(
+        tasks=[task_json(run, task) for run, task in tasks],
+        split_servers=director.roster.servers(SPLIT_SERVER),
+        fed_server=director.roster.fed_server(),
+    )
 
 
-@router.post("/participants", tags=["participants"], summary="Register, or say that one is still there")
+@quick.post("/participants", tags=["participants"], summary="Register, or say that one is still there")
 async def register(request: Request, registration: Registration) -> Registered:
     director = director_of(request)
     participant = director.roster.register(registration.id, registration.role, registration.address, registration.info)
@@ -137,6 +150,17 @@ async def register(request: Request, registration: Registration) -> Registered:
         split_servers=roster.servers(SPLIT_SERVER),
         fed_server=roster.fed_server(),
     )
+
+
+@quick.post("/runs/{run}/reports", tags=["clients"], summary="A client's result of a task, or why there is none")
+async def report(request: Request, run: InPath, report: Report) -> ReportAnswer:
+    row = report.metrics.row() if report.metrics else {}
+    return ReportAnswer(accepted=await director_of(request).report(run, report.client, event_of(report), row))
+
+
+@router.get("/health", tags=["service"], summary="Is the coordinator there?")
+async def health() -> Health:
+    return Health(version=__version__)
 
 
 @router.get("/participants", tags=["participants"], summary="Everybody who ever registered")
@@ -177,9 +201,11 @@ async def get_run(
     run: InPath,
     after: Annotated[int | None, Query(ge=0, description="Answer once the revision is above this.")] = None,
     wait_s: Annotated[WaitS, Query()] = 0,
+    history_from: Annotated[int, Query(ge=0, description="Leave out what the history has of rounds before it.")] = 0,
 ) -> RunJson:
     director = director_of(request)
-    return run_json(director.run(run) if after is None else await director.watch(run, after, wait_s))
+    found = director.run(run) if after is None else await director.watch(run, after, wait_s)
+    return run_json(found, history_from)
 
 
 @router.post("/runs/{run}/start", tags=["runs"], summary="Begin as soon as there are enough clients")
@@ -202,23 +228,12 @@ async def metrics(request: Request, run: InPath) -> Metrics:
     return Metrics.model_validate({"metrics": await director_of(request).metrics(run)})
 
 
+@router.get("/runs/{run}/profile", tags=["results"], summary="Where the time of clients and servers went")
+async def profile(request: Request, run: InPath) -> Profile:
+    director = director_of(request)
+    return profile_of(director.run(run).rounds.values(), await director.metrics(run))
+
+
 @router.get("/runs/{run}/rounds", tags=["results"], summary="The rounds with their versions and results")
 async def rounds(request: Request, run: InPath) -> Rounds:
     return Rounds(rounds=[round_json(row) for row in director_of(request).run(run).rounds.values()])
-
-
-@router.post("/tasks/poll", tags=["clients"], summary="The open tasks of some clients, now or as soon as there is one")
-async def poll(request: Request, poll: Poll) -> PollAnswer:
-    director = director_of(request)
-    tasks = await director.poll(list(dict.fromkeys(poll.clients)), poll.wait_s)
-    return PollAnswer(
-        tasks=[task_json(run, task) for run, task in tasks],
-        split_servers=director.roster.servers(SPLIT_SERVER),
-        fed_server=director.roster.fed_server(),
-    )
-
-
-@router.post("/runs/{run}/reports", tags=["clients"], summary="A client's result of a task, or why there is none")
-async def report(request: Request, run: InPath, report: Report) -> ReportAnswer:
-    row = report.metrics.row() if report.metrics else {}
-    return ReportAnswer(accepted=await director_of(request).report(run, report.client, event_of(report), row))

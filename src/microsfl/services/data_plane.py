@@ -9,14 +9,17 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import urllib3
-from pydantic import BaseModel, NonNegativeInt, ValidationError
+from pydantic import BaseModel, NonNegativeInt, PrivateAttr, ValidationError
 
 from ..errors import InputError, StoreCorrupt, Unreachable, from_wire
 from ..process import event
+from ..records import Row
 from ..spec import RunSpec
+from ..wire.timing import HEADER, Timing, read_timing
+from .spent import spent_there
 
 BUDGET_S = 600.0
 CONNECT_TIMEOUT_S = 5.0
@@ -35,8 +38,23 @@ class Prepared(BaseModel):
     sealed: bool = False
 
 
-class ReduceAnswer(BaseModel):
-    """What a commit of the body came to; counts of contributions, and of batches in them."""
+class Committed(BaseModel):
+    """What a call that closes a round came to."""
+
+    _timing: Timing | None = PrivateAttr(None)
+
+    @property
+    def timing(self) -> Timing | None:
+        """What it took on the server, where that says so."""
+        return self._timing
+
+    def with_timing(self, timing: Timing | None) -> Self:
+        self._timing = timing
+        return self
+
+
+class ReduceAnswer(Committed):
+    """Of the body; counts of contributions, and of batches in them."""
 
     version: NonNegativeInt
     contributions: NonNegativeInt
@@ -44,11 +62,22 @@ class ReduceAnswer(BaseModel):
     batches: NonNegativeInt
 
 
-class AggregateAnswer(BaseModel):
+class AggregateAnswer(Committed):
     version: NonNegativeInt
 
 
 Answer = TypeVar("Answer", bound=BaseModel)
+
+
+def reduced_row(answer: ReduceAnswer) -> Row:
+    """The columns of the round that it brings."""
+    counts = answer.model_dump(include={"contributions", "left_out", "batches"})
+    return {**counts, "reduce_spent": spent_there("split", answer.timing)}
+
+
+def aggregated_row(answer: AggregateAnswer) -> Row:
+    """The columns of the round that it brings."""
+    return {"aggregate_spent": spent_there("fed", answer.timing)}
 
 
 class DataPlane:
@@ -109,10 +138,13 @@ class DataPlane:
                 raise error  # no other replica would say anything else
             raise _TryAgain(f"{url}: {response.status} {error}")
         try:
-            return answer.model_validate(payload)
+            found = answer.model_validate(payload)
         except ValidationError as invalid:
             wrong = ", ".join(".".join(map(str, problem["loc"])) for problem in invalid.errors())
             raise _TryAgain(f"{url} answered without a valid {wrong or 'object'}") from None
+        if isinstance(found, Committed):
+            found.with_timing(read_timing(response.headers.get(HEADER)))
+        return found
 
 
 class _TryAgain(Exception):

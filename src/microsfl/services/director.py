@@ -1,14 +1,14 @@
 """The live runs: each event of a run goes through the state machine, into the records, and only then takes effect.
 
-One run's events are handled one after another, under the run's lock. What a state leaves to be done
-(`commands.pending`) is either fetched by the clients (training, evaluation) or carried out here by a background task
-(reduce, aggregate).
+One run's events are taken one after another (`intake.py`). What a state leaves to be done (`commands.pending`) is
+either fetched by the clients (training, evaluation) or carried out here by a background task (reduce, aggregate).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,7 +16,7 @@ from functools import partial
 from ..core import rounds
 from ..core.commands import Aggregate, Command, Evaluate, Reduce, Task, Train, pending, task_of
 from ..core.rounds import Event
-from ..core.run_state import Status, to_json
+from ..core.run_state import Status
 from ..errors import ClientNotFound, MicrosflError, OperationError, RunExists, RunNotActive, RunNotFound
 from ..process import event as log_event
 from ..process import log
@@ -24,11 +24,12 @@ from ..records import Records, Row
 from ..spec import RunSpec
 from .adoption import check_resolved, go_on, prepare
 from .bells import Bells
-from .data_plane import DataPlane
+from .data_plane import DataPlane, aggregated_row, reduced_row
 from .insist import PATIENCE_S, insist
-from .patience import absences, due
+from .intake import Intake
+from .patience import due
 from .roster import FED_SERVER, SPLIT_SERVER, Roster
-from .run import Run, Step, load, plan, take
+from .run import Run, load
 
 PATROL_EVERY_S = 0.25
 # How long a poll or a registration waits for what it changes; with the database away, it is answered all the same.
@@ -49,6 +50,7 @@ class Director:
     ) -> None:
         self.roster = Roster(records, clock)
         self._records, self._clock, self._data_plane, self._patience_s = records, clock, data_plane, patience_s
+        self._intake = Intake(records, self.roster, clock, patience_s, self._go_on)
         self._runs = {record.name: load(records, record, clock()) for record in records.runs()}
         self._bells = Bells()
         self._creating = asyncio.Lock()
@@ -133,7 +135,7 @@ class Director:
             RunNotFound
         """
         run = self.run(name)
-        await self._handle(run, rounds.Started())
+        await self._intake.take(run, rounds.Started())
         await self.offer_clients()
         return run
 
@@ -144,7 +146,7 @@ class Director:
             RunNotFound
         """
         run = self.run(name)
-        await self._handle(run, rounds.StopRequested())
+        await self._intake.take(run, rounds.StopRequested())
         return run
 
     async def resume_run(self, name: str) -> Run:
@@ -160,9 +162,10 @@ class Director:
             raise RunNotActive(f"Run '{name}' is finished; there is nothing to resume.")
         if run.state.ended:
             state = go_on(await prepare(self._data_plane, self.roster, run.spec), run.rounds)
-            await self._handle(run, rounds.ResumeRequested(state))
-            rows = await asyncio.to_thread(self._records.metrics, name, run.state.round)
-            run.reports = {row["client"]: row for row in rows}
+            await self._intake.take(run, rounds.ResumeRequested(state))
+            async with run.lock:
+                rows = await asyncio.to_thread(self._records.metrics, name, run.state.round)
+                run.reports = {row["client"]: row for row in rows}
             await self.offer_clients()
         return run
 
@@ -179,8 +182,9 @@ class Director:
     async def offer_clients(self) -> None:
         """Let the waiting runs begin that have enough clients by now."""
         # A run that is locked may be waiting for the database; the patrol offers the clients again when it is unlocked.
-        waiting = [run for run in self.runs() if run.state.status is Status.WAITING and not run.lock.locked()]
-        await self._briefly((run, rounds.ClientsAvailable(self.roster.clients())) for run in waiting)
+        waiting = [run for run in self._runs.values() if run.state.status is Status.WAITING and not run.lock.locked()]
+        able = [run for run in waiting if self.roster.has_clients(run.state.needed)]
+        await self._briefly((run, rounds.ClientsAvailable(self.roster.clients())) for run in able)
 
     async def _welcome(self, clients: Sequence[str]) -> None:
         """Who asks for work is waited for again."""
@@ -188,19 +192,24 @@ class Director:
             (run, rounds.ClientBack(client)) for run in self.runs() for client in clients if client in run.state.away
         )
 
-    async def poll(self, clients: Sequence[str], wait_s: float) -> list[tuple[Run, Task]]:
+    async def poll(
+        self, clients: Sequence[str], wait_s: float, in_hand: Sequence[tuple[str, Task]] = ()
+    ) -> list[tuple[Run, Task]]:
         """The open tasks of these clients, as soon as there is one; or none, after `wait_s` seconds.
+
+        in_hand: tasks, with the names of their runs, that some of them are at: these get others once they reported.
 
         Raises:
             ClientNotFound: for clients that never registered.
         """
         self.roster.heard_of(clients)
-        await self._welcome(clients)
+        at_it = {task.client for _, task in in_hand}
+        await self._welcome([client for client in clients if client not in at_it])
         await self.offer_clients()
-        tasks = self._tasks(clients)
-        if not tasks:
-            await self._bells.wait(map(_client_topic, clients), wait_s)
-            tasks = self._tasks(clients)
+        until = time.monotonic() + wait_s
+        while not (tasks := self._tasks(clients, in_hand)):
+            if not await self._bells.wait(map(_client_topic, clients), until - time.monotonic()):
+                return self._tasks(clients, in_hand)
         return tasks
 
     async def report(self, name: str, client: str, event: Event, metrics: Row) -> bool:
@@ -214,36 +223,18 @@ class Director:
             raise ClientNotFound(f"Run '{name}' has no client '{client}'.")
         with suppress(ClientNotFound):  # with an empty database, a report may come before the registration
             self.roster.heard_of([client])
-        return await self._handle(run, event, metrics, client)
+        accepted = await self._intake.take(run, event, metrics, client)
+        if self._tasks([client], ()):  # of another run, it may be
+            self._bells.ring([_client_topic(client)])
+        return accepted
 
-    def _tasks(self, clients: Sequence[str]) -> list[tuple[Run, Task]]:
+    def _tasks(self, clients: Sequence[str], in_hand: Iterable[tuple[str, Task]]) -> list[tuple[Run, Task]]:
+        busy = {task.client for name, task in in_hand if name in self._runs and _is_at(self._runs[name], task)}
         active = [run for run in self._runs.values() if run.state.phase is not None]
-        tasks = [(run, task_of(run.state, client)) for run in active for client in clients]
+        tasks = [(run, task_of(run.state, client)) for run in active for client in clients if client not in busy]
         return [(run, task) for run, task in tasks if task is not None]
 
     # Events
-
-    async def _handle(self, run: Run, event: Event, brought: Row | None = None, client: str | None = None) -> bool:
-        """Take `event` with the columns it `brought` (see `run.plan`); False when it changes nothing.
-
-        Raises:
-            StoreUnavailable: when the records could not be written for `patience_s`; then nothing has changed either.
-        """
-        async with run.lock:
-            state, commands = rounds.step(run.state, event)
-            if state == run.state:
-                return False
-            now = self._clock()
-            step = plan(run, state, now, brought or {}, client, absences(run, self.roster, event, state, now))
-            await insist(partial(self._save, run, step), self._patience_s)
-            take(run, step)
-        self._tell(run, commands)
-        self._carry_out(run, commands)
-        return True
-
-    def _save(self, run: Run, step: Step) -> None:
-        state = to_json(step.state)
-        self._records.save_progress(run.name, state, run.revision + 1, rounds=step.rounds, metrics=step.metrics)
 
     def _add(self, run: Run) -> None:
         record = run.record()
@@ -261,9 +252,14 @@ class Director:
 
     async def _try(self, run: Run, event: Event) -> None:
         try:
-            await self._handle(run, event)
+            await self._intake.take(run, event)
         except OperationError as error:
             log_event("event not recorded", logging.WARNING, run=run.name, what=type(event).__name__, error=str(error))
+
+    def _go_on(self, run: Run, commands: Sequence[Command]) -> None:
+        """After steps that are recorded: tell whoever waits for them, and do what is to be done here."""
+        self._tell(run, commands)
+        self._carry_out(run, commands)
 
     def _tell(self, run: Run, commands: Iterable[Command]) -> None:
         called = [_client_topic(command.client) for command in commands if isinstance(command, Train | Evaluate)]
@@ -272,9 +268,10 @@ class Director:
             phase, reason = run.state.phase, run.state.reason
             log_event("run", run=run.name, state=run.state.status, phase=phase, round=run.state.round, reason=reason)
 
-    def _carry_out(self, run: Run, commands: Iterable[Command]) -> None:
+    def _carry_out(self, run: Run, commands: Sequence[Command]) -> None:
+        still = set(pending(run.state)) if commands else ()
         for command in commands:
-            if isinstance(command, Reduce | Aggregate):  # clients fetch the others
+            if isinstance(command, Reduce | Aggregate) and command in still:  # clients fetch the others
                 self._spawn(self._sync(run, command))
 
     async def _sync(self, run: Run, command: Reduce | Aggregate) -> None:
@@ -293,17 +290,17 @@ class Director:
     async def _reduce(self, run: Run, command: Reduce) -> None:
         servers = partial(self.roster.servers, SPLIT_SERVER)
         answer = await self._data_plane.reduce(servers, run.name, command.round)
-        counts = answer.model_dump(include={"contributions", "left_out", "batches"})
-        await self._handle(run, rounds.Reduced(command.round, answer.version), counts)
+        brought = reduced_row(answer)
+        await self._intake.take(run, rounds.Reduced(command.round, answer.version), brought)
 
     async def _aggregate(self, run: Run, command: Aggregate) -> None:
         servers = partial(self.roster.servers, FED_SERVER)
         answer = await self._data_plane.aggregate(servers, run.name, command.round, command.clients, command.last)
-        await self._handle(run, rounds.Aggregated(command.round, answer.version))
+        await self._intake.take(run, rounds.Aggregated(command.round, answer.version), aggregated_row(answer))
 
     async def _fail(self, run: Run, reason: str) -> None:
         try:
-            await self._handle(run, rounds.Failed(reason))
+            await self._intake.take(run, rounds.Failed(reason))
         except OperationError as error:
             # Whoever watches the run learns it all the same; a restart goes on from the last state that was written.
             log_event("failure not recorded", logging.ERROR, run=run.name, reason=reason, error=str(error))
@@ -333,6 +330,11 @@ class Director:
                 for event in due(run, self.roster, self._clock()):
                     await self._try(run, event)
             await self.offer_clients()
+
+
+def _is_at(run: Run, task: Task) -> bool:
+    """Whether a client that was given `task` has not reported it: it is open, or the round went on without it."""
+    return task == task_of(run.state, task.client) or task.client in run.state.away
 
 
 def _run_topic(run: Run) -> str:

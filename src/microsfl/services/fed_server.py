@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from cachetools import LRUCache
 from torch import nn
 
 from ..config import FedServerSettings
 from ..core.client_side import exchanged
 from ..core.server_optimizer import ServerOptimizer
+from ..device import use_threads
 from ..errors import InputError
 from ..process import start_logging
 from ..spec import RunSpec, check_id
 from ..store.objects import open_store
+from ..store.timed import Timed
 from ..store.verbs import Store
 from ..sync import keys
 from ..sync.client_side import AverageRule, ClientSync
@@ -22,6 +23,7 @@ from ..sync.runs import create_run, load_run
 from ..wire.messages import Stored, Update
 from ..zoo.parts import build_parts, client_side, load_front
 from .replica import Json, Replica, number_field, serve_replica, text_field
+from .stopwatch import Stopwatch
 
 ROLE = "fed-server"
 RUNS_KEPT = 16
@@ -32,7 +34,7 @@ class FedServer:
 
     def __init__(self, settings: FedServerSettings, store: Store) -> None:
         self.settings = settings
-        self.store = store
+        self.store = Timed(store)
         self.runs: LRUCache[str, ClientSync] = LRUCache(RUNS_KEPT)
         self.counts = {"updates": 0, "downloads": 0, "commits": 0}
 
@@ -134,13 +136,16 @@ def create_replica(settings: FedServerSettings, store: Store) -> Replica:
         update=server.update,
         handed_on=server.handed_on,
         info=server.info,
+        stopwatch=Stopwatch(server.store, server.counts),
     )
 
 
 def main(settings: FedServerSettings) -> None:
     """Run a fed server until it is asked to end."""
     start_logging(ROLE, settings.log_level)
-    torch.set_num_threads(1)
+    use_threads(1)
     store = open_store(settings.store_url)
     store.probe()
-    serve_replica(create_replica(settings, store), settings)
+    replica = create_replica(settings, store)
+    replica.compute.submit(use_threads, 1)
+    serve_replica(replica, settings)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -23,6 +25,7 @@ from ..process import announce, event
 GRACEFUL_STOP_S = 3
 BODY_S = 60.0
 JSON_LIMIT_BYTES = 1_000_000
+MANY_FILES = 65_536
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -124,6 +127,19 @@ def listen(settings: ServerSettings) -> socket.socket:
     return sock
 
 
+def allow_connections() -> None:
+    """Let this process have many connections open: 500 clients with two each reach the usual limit of 1,024 files."""
+    try:
+        import resource
+    except ImportError:  # there is no such limit on this system
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 class Server(uvicorn.Server):
     """uvicorn on a socket that is already bound, with a ready line, and a word to the app when the end is asked for."""
 
@@ -168,5 +184,8 @@ def serve(
         # uvicorn raises the signal once more when it has stopped; without this a clean stop would exit with its number.
         signal.signal(number, lambda *_: None)
     server = Server(config, role, f"http://{host}:{port}", on_stop)
+    allow_connections()
+    # What is loaded by now stays. To look through it for garbage again and again would stop all answers for 0.1 s.
+    gc.freeze()
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve([sock]))

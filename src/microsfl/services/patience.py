@@ -57,12 +57,14 @@ def _end_of_patience(run: Run, roster: Roster, now: float) -> list[Event]:
     state, settings = run.state, run.spec.run
     if settings.deadline_s and not state.overdue:
         return []
-    late = at_work(state)
     quiet_s = now - run.progress_at
-    if not settings.deadline_s:  # nobody said how long a round may take, so whoever is alive may still be at it
-        quiet_s = min([quiet_s, *(roster.silent_s(client) for client in late)])
     if quiet_s < settings.give_up_s:
         return []
+    late = at_work(state)
+    if not settings.deadline_s:  # nobody said how long a round may take, so whoever is alive may still be at it
+        quiet_s = min([quiet_s, *(roster.silent_s(client) for client in late)])
+        if quiet_s < settings.give_up_s:
+            return []
     quorum = f"{len(state.trained)} of {len(state.chosen)} clients have trained"
     if state.phase is Phase.TRAINING:
         quorum += f", the quorum is {state.quorum or len(state.chosen)}"

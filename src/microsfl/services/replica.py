@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import urllib3
 from starlette.applications import Starlette
@@ -25,7 +25,9 @@ from ..process import event
 from ..spec import check_id
 from ..wire.messages import Message
 from ..wire.tensors import Buffer
+from ..wire.timing import HEADER, Timing
 from .http import exception_handlers, listen, read_body, read_json, serve
+from .stopwatch import Stopwatch
 
 BINARY = "application/octet-stream"
 HEARTBEAT_S = 2.0
@@ -33,6 +35,7 @@ HEARTBEAT_S = 2.0
 OPEN_BODIES = 16
 
 Json = dict[str, Any]
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Replica:
     messages: path -> (type of the request, function to its answer). calls: path -> function from JSON to JSON.
     weights: (run, version or None for the newest) -> (version, weights file). status: run -> newest version and open
     round. update, handed_on: (run, round, client) -> what the client uploaded, without weights or the weights alone.
-    info: figures for the coordinator.
+    info: figures for the coordinator. stopwatch: measures what goes through `answer` and `call`.
     """
 
     role: str
@@ -51,18 +54,40 @@ class Replica:
     weights: Callable[[str, int | None], tuple[int, bytes]]
     status: Callable[[str], Json]
     info: Callable[[], Json]
+    stopwatch: Stopwatch
     update: Callable[[str, int, str], bytes] = lambda *_: b""
     handed_on: Callable[[str, int, str], bytes] = lambda *_: b""
     close: Callable[[], None] = lambda: None
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
 
-    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self.compute, function, *arguments)
 
-    def answer(self, path: str, body: Buffer) -> bytes:
-        """The answer to one message: bytes in, bytes out."""
+    async def called(self, function: Callable[..., Result], *arguments: Any) -> tuple[Result, Timing]:
+        """`call` on the compute thread."""
+        return await self.run(self.call, self.stopwatch.clock(), function, *arguments)
+
+    def answer(self, path: str, body: Buffer, since: float | None = None) -> tuple[bytes, Timing]:
+        """The answer to one message, bytes in, bytes out, and what it took; see `Stopwatch.begin`."""
         kind, function = self.messages[path]
-        return function(kind.unpack(body)).pack()
+        measured = self.stopwatch.begin(since)
+        message = kind.unpack(body)
+        measured.decoded()
+        answer = function(message)
+        measured.computed()
+        content = answer.pack()
+        return content, measured.encoded()
+
+    def call(self, since: float | None, function: Callable[..., Result], *arguments: Any) -> tuple[Result, Timing]:
+        """What one of the other functions gives, and what it took."""
+        measured = self.stopwatch.begin(since)
+        result = function(*arguments)
+        measured.computed()
+        return result, measured.encoded()
+
+    def figures(self) -> Json:
+        """Of this process since it started."""
+        return {**self.info(), **self.stopwatch.figures()}
 
 
 def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
@@ -71,31 +96,36 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
 
     def message_route(path: str) -> Route:
         async def endpoint(request: Request) -> Response:
+            asked = replica.stopwatch.clock()
             async with gate:
+                waited_s = replica.stopwatch.clock() - asked
                 body = await read_body(request, max_body_bytes)
-                return Response(await replica.run(replica.answer, path, body), media_type=BINARY)
+                since = replica.stopwatch.clock() - waited_s  # while the body came, it was still on the wire
+                return _binary(*await replica.run(replica.answer, path, body, since))
 
         return Route(path, endpoint, methods=["POST"])
 
     def call_route(path: str, function: Callable[[Json], Json]) -> Route:
         async def endpoint(request: Request) -> Response:
-            return JSONResponse(await replica.run(function, await read_json(request)))
+            values, timing = await replica.called(function, await read_json(request))
+            return JSONResponse(values, headers={HEADER: timing.header()})
 
         return Route(path, endpoint, methods=["POST"])
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "role": replica.role, "version": __version__, **replica.info()})
+        return JSONResponse({"status": "ok", "role": replica.role, "version": __version__, **replica.figures()})
 
     async def weights(request: Request) -> Response:
         run = check_id(request.path_params["run"], "run")
-        version, content = await replica.run(replica.weights, run, _version(request.path_params["version"]))
-        return Response(content, media_type=BINARY, headers={"x-microsfl-version": str(version)})
+        number = _version(request.path_params["version"])
+        (version, content), timing = await replica.called(replica.weights, run, number)
+        return _binary(content, timing, {"x-microsfl-version": str(version)})
 
     def update_route(path: str, function: Callable[[str, int, str], bytes]) -> Route:
         async def endpoint(request: Request) -> Response:
             run, client = (check_id(request.path_params[name], name) for name in ("run", "client"))
             round_ = _number(request.path_params["round"], "Round")
-            return Response(await replica.run(function, run, round_, client), media_type=BINARY)
+            return _binary(*await replica.called(function, run, round_, client))
 
         return Route(path, endpoint)
 
@@ -165,7 +195,7 @@ class Heartbeat:
                 return
 
     def _register(self) -> bool:
-        body = json.dumps({**self.me, "info": self.replica.info()})
+        body = json.dumps({**self.me, "info": self.replica.figures()})
         try:
             answer = self.http.request("POST", self.url, body=body, headers={"content-type": "application/json"})
         except urllib3.exceptions.HTTPError:
@@ -182,11 +212,17 @@ class Heartbeat:
 def serve_replica(replica: Replica, settings: ReplicaSettings) -> None:
     """Listen, register, and serve until the process is asked to end."""
     sock = listen(settings)
+    port: int = sock.getsockname()[1]
+    replica.stopwatch.server = settings.participant_id(replica.role, port)
     app = create_app(replica, int(settings.max_body_mb * MB))
-    heartbeat = Heartbeat(settings, sock.getsockname()[1], replica) if settings.coordinator else None
+    heartbeat = Heartbeat(settings, port, replica) if settings.coordinator else None
     if heartbeat is not None:
         heartbeat.start()
     serve(app, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None)
+
+
+def _binary(content: bytes, timing: Timing, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(content, media_type=BINARY, headers={HEADER: timing.header(), **(headers or {})})
 
 
 def _version(text: str) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,6 +34,10 @@ class Roster:
     def __init__(self, records: Records, clock: Callable[[], float]) -> None:
         self._records, self._clock = records, clock
         self._known = {one.id: one for one in records.participants()}
+        # Every answer names the servers, and clients may be many: who has a role is looked up, not searched for.
+        self._ids: defaultdict[str, set[str]] = defaultdict(set)
+        for one in self._known.values():
+            self._ids[one.role].add(one.id)
         self._unwritten: set[str] = set()
         self.began_at = clock()
 
@@ -76,6 +81,7 @@ class Roster:
             raise InvalidId(f"participant id '{id_}' is that of a {known.role}; register the {role} under another.")
         first_seen = known.first_seen if known else now
         self._known[id_] = Participant(id_, role, address, info, first_seen, now)
+        self._ids[role].add(id_)
         self._unwritten.add(id_)
         return self._known[id_]
 
@@ -85,13 +91,14 @@ class Roster:
         Raises:
             ClientNotFound: naming those that never registered; nothing is noted then.
         """
-        known = {one: self._known[one] for one in clients if one in self._known and self._known[one].role == CLIENT}
+        known = self._ids[CLIENT]
         unknown = [one for one in clients if one not in known]
         if unknown:
             raise ClientNotFound(f"Not registered as a client: {', '.join(unknown[:10])}.")
         now = self._clock()
-        self._known.update({id_: replace(one, last_seen=now) for id_, one in known.items()})
-        self._unwritten.update(known)
+        for client in clients:
+            self._known[client] = replace(self._known[client], last_seen=now)
+        self._unwritten.update(clients)
 
     def silent_s(self, id_: str) -> float:
         """Seconds since a participant was last heard of.
@@ -109,18 +116,26 @@ class Roster:
     def clients(self) -> tuple[str, ...]:
         """The clients that were heard of lately, by id. What an earlier coordinator heard is not enough to begin."""
         since = self._clock() - CLIENT_LEASE_S
-        return tuple(one.id for one in self.all() if one.role == CLIENT and one.last_seen >= since)
+        return tuple(one.id for one in self._of(CLIENT) if one.last_seen >= since)
+
+    def has_clients(self, count: int) -> bool:
+        """Whether so many clients ever registered."""
+        return len(self._ids[CLIENT]) >= count
 
     def servers(self, role: str) -> list[str]:
         """URLs of the servers of a role, by id: those that are alive, or all known ones when none is."""
-        known = [one for one in self.all() if one.role == role and one.address]
+        known = [one for one in self._of(role) if one.address]
         alive = [one for one in known if self.alive(one.id)]
         return [one.address for one in alive or known if one.address]
 
     def fed_server(self) -> str | None:
         """URL of the fed server that was heard of last."""
-        known = [one for one in self._known.values() if one.role == FED_SERVER]
+        known = self._of(FED_SERVER)
         return max(known, key=lambda one: one.last_seen).address if known else None
+
+    def _of(self, role: str) -> list[Participant]:
+        """Everybody of a role, by id."""
+        return [self._known[one] for one in sorted(self._ids[role])]
 
 
 def lease_s(role: str) -> float:

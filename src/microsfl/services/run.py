@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 from ..core.run_state import Phase, RunState, Status, from_json, to_json
 from ..core.summary import summarize
@@ -34,6 +36,15 @@ class Run:
     @property
     def name(self) -> str:
         return self.spec.run.name
+
+    @cached_property
+    def spec_json(self) -> dict[str, Any]:
+        """The specification as it is answered; nobody changes it."""
+        return self.spec.model_dump(mode="json")
+
+    def draft(self) -> Run:
+        """The run as it is, to take steps that are not recorded yet."""
+        return replace(self, rounds=dict(self.rounds), reports=dict(self.reports))
 
     def record(self) -> RunRecord:
         return RunRecord(self.name, self.spec.to_json(), to_json(self.state), self.revision, self.created_at)
@@ -78,6 +89,8 @@ def plan(
         rounds[this] = dict(brought)
     elif brought:
         metrics[this, client] = brought
+    if before.phase is Phase.TRAINING and state.phase in (Phase.SYNCING, Phase.EVALUATING):
+        rounds[this] = {**rounds.get(this, {}), "trained_at": now}
     if before.phase in (Phase.TRAINING, Phase.SYNCING) and state.phase is Phase.EVALUATING:
         versions = {"body_version": state.body_version, "client_version": state.client_version}
         rounds[this] = {**rounds.get(this, {}), "synced_at": now, **versions}

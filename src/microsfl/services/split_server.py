@@ -9,21 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from cachetools import LRUCache
-from torch import Tensor
 
 from ..config import MB, SplitServerSettings
 from ..core import step as core
 from ..core.codec import make_optimizer
+from ..core.formats import compressed, expanded
+from ..core.randomness import generator
 from ..core.reduce import OptimizerRule, StepRule
 from ..core.schedule import Schedule
 from ..core.unit import batch_seed
-from ..device import choose_device, warm_up
+from ..device import choose_device, use_threads, warm_up
 from ..errors import ActivationsMissing, InvalidSetting, TensorMismatch
 from ..process import start_logging
 from ..spec import RunSpec
 from ..store.objects import open_store
+from ..store.timed import Timed
 from ..store.verbs import Store
 from ..sync import hand_over
 from ..sync.body import BodySync, StateKey, SyncRule
@@ -33,6 +34,7 @@ from ..wire.messages import Activations, Backward, Forward, Gradients, Outputs, 
 from ..zoo.parts import build_parts
 from .replica import Json, Replica, number_field, serve_replica, text_field
 from .split_caches import Graphs, Held, Versions, WriteBehind
+from .stopwatch import Stopwatch
 
 ROLE = "split-server"
 RUNS_KEPT = 16
@@ -53,7 +55,7 @@ class SplitServer:
 
     def __init__(self, settings: SplitServerSettings, store: Store) -> None:
         self.settings = settings
-        self.store = store
+        self.store = Timed(store)  # where this thread waits for it; the write-behind has a thread of its own
         self.device = choose_device(settings.device)
         self.runs: LRUCache[str, Run] = LRUCache(RUNS_KEPT)
         self.graphs = Graphs(settings.graph_cache_mb * MB)
@@ -82,12 +84,14 @@ class SplitServer:
         self._hold(run, request, version, state, forward)
         left = Activations(**_unit(request), needs_grad=request.needs_grad, activations=request.activations)
         self.writer.put(left, hold=request.sticky)
-        return Outputs(version=version, differentiable=tuple(forward.differentiable()), outputs=forward.answer())
+        outputs = compressed(forward.answer(), run.spec.wire.activations)
+        return Outputs(version=version, differentiable=tuple(forward.differentiable()), outputs=outputs)
 
     def backward(self, request: Backward) -> Gradients:
         """Output gradients to the cut-layer gradient; the contribution is stored before this returns."""
         run = self._run(request.run)
         run.sync.chain.check_round(request.round)
+        arrived = expanded(request.gradients, run.spec.wire.gradients, self.device)
         held = self.graphs.pop(request.key, None)
         if held is not None and held.fits(request):
             self.counts["graph_hits"] += 1
@@ -95,7 +99,7 @@ class SplitServer:
         else:
             self.counts["recomputed"] += 1
             forward = self._again(run, request)
-        gradients = core.body_backward(forward, self._here(request.gradients))
+        gradients = core.body_backward(forward, arrived)
         answer = self._contribute(run, request, request.version, forward, gradients)
         self.writer.forget(request.key)
         return answer
@@ -105,8 +109,8 @@ class SplitServer:
         run = self._run(request.run)
         run.sync.chain.check_round(request.round)
         version = run.sync.version_for(request.key, request.version, request.at_least)
-        if request.labels.keys() != {"0"} or "0" not in request.activations:
-            raise TensorMismatch("A Step needs activations '0', … and labels '0'.")
+        if request.labels.keys() != {"0"}:
+            raise TensorMismatch("A Step needs labels '0'.")
         _, forward = self._forward(run, request, version, request.activations, request.needs_grad)
         labels = request.labels["0"].to(self.device)
         gradients, losses = core.body_step(forward, labels, request.batches)
@@ -115,10 +119,11 @@ class SplitServer:
 
     def predict(self, request: Predict) -> Outputs:
         """Evaluation forward; leaves no trace."""
-        sync = self._run(request.run).sync
-        version = sync.pick(request.version, request.at_least)
-        outputs = core.body_predict(sync.state(version).body, self._here(request.activations))
-        return Outputs(version=version, outputs=outputs)
+        run = self._run(request.run)
+        version, format_ = run.sync.pick(request.version, request.at_least), run.spec.wire.activations
+        activations = expanded(request.activations, format_, self.device)
+        outputs = core.body_predict(run.sync.state(version).body, activations)
+        return Outputs(version=version, outputs=compressed(outputs, format_))
 
     def reduce(self, call: Json) -> Json:
         """Close a round: commit what waits in it."""
@@ -170,13 +175,14 @@ class SplitServer:
     def _forward(
         self, run: Run, unit: UnitMessage, version: int, activations: Tensors, needs_grad: Sequence[str]
     ) -> tuple[StateKey, core.Forward]:
-        unknown = set(needs_grad) - activations.keys()
-        if unknown or not activations:
-            raise TensorMismatch(f"needs_grad names {sorted(unknown)}; the activations are {sorted(activations)}.")
+        arrived = expanded(activations, run.spec.wire.activations, self.device)
+        unknown = set(needs_grad) - arrived.keys()
+        if unknown or not arrived:
+            raise TensorMismatch(f"needs_grad names {sorted(unknown)}; the activations are {sorted(arrived)}.")
         key, state = run.sync.state_for(unit.key, version)
         seeds = _seeds(run, unit)
         self.counts["units"] += 1
-        return key, core.body_forward(state.body, self._here(activations), needs_grad=needs_grad, seeds=seeds)
+        return key, core.body_forward(state.body, arrived, needs_grad=needs_grad, seeds=seeds)
 
     def _again(self, run: Run, request: Backward) -> core.Forward:
         """The forward of the unit once more, from activations that came along or that the store has."""
@@ -214,10 +220,7 @@ class SplitServer:
         run.sync.commit_if_due(unit.key, unit.batches)
         newest = run.sync.chain.known().version
         self.counts["commits"] += newest > before
-        return Gradients(version=version, newest=newest, gradients=gradients.inputs)
-
-    def _here(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        return Gradients(version=version, newest=newest, gradients=_compressed_gradient(run, unit, gradients.inputs))
 
 
 def create_replica(settings: SplitServerSettings, store: Store) -> Replica:
@@ -235,6 +238,7 @@ def create_replica(settings: SplitServerSettings, store: Store) -> Replica:
         weights=server.weights,
         status=server.status,
         info=server.info,
+        stopwatch=Stopwatch(server.store, server.counts),
         close=server.writer.close,
     )
 
@@ -242,11 +246,13 @@ def create_replica(settings: SplitServerSettings, store: Store) -> Replica:
 def main(settings: SplitServerSettings) -> None:
     """Run a split server until it is asked to end."""
     start_logging(ROLE, settings.log_level)
-    torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     warm_up()
     store = open_store(settings.store_url)
     store.probe()
-    serve_replica(create_replica(settings, store), settings)
+    replica = create_replica(settings, store)
+    replica.compute.submit(use_threads, settings.threads)
+    serve_replica(replica, settings)
 
 
 def _unit(message: UnitMessage) -> dict[str, Any]:
@@ -255,6 +261,18 @@ def _unit(message: UnitMessage) -> dict[str, Any]:
 
 def _seeds(run: Run, unit: UnitMessage) -> list[int]:
     return [batch_seed("body", run.spec.run.seed, unit.key, batch) for batch in range(unit.batches)]
+
+
+def _compressed_gradient(run: Run, unit: UnitMessage, gradient: Tensors) -> Tensors:
+    """The cut-layer gradient as it travels.
+
+    What rounding takes from it cannot be remembered here, where nothing is. So int8 is rounded at random, right in the
+    mean, by the unit's key: a replay gives the same (docs/decisions/0010-wire-formats.md).
+    """
+    format_ = run.spec.wire.gradients
+    at_random = format_ == "int8" and gradient
+    random = generator(batch_seed("rounding", run.spec.run.seed, unit.key, 0)) if at_random else None
+    return compressed(gradient, format_, random)
 
 
 def _rule(spec: RunSpec) -> SyncRule:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..services.replica import Json, Replica
+from ..wire.timing import HEADER, Timing
 
 # (path, body, how to ask a replica, the replicas in the order in which the client wants to ask them) -> the answer.
 Faults = Callable[[str, bytes | None, Callable[[Replica], "Answer"], Sequence[Replica]], "Answer"]
@@ -46,7 +47,7 @@ class Direct:
 def answer(replica: Replica, method: str, path: str, body: bytes | None) -> Answer:
     """What a replica answers to one request."""
     if path in replica.messages:
-        return Answer(replica.answer(path, body or b""), {})
+        return _answer(replica.answer(path, body or b""))
     if method == "POST":
         return _json(replica.calls[path](json.loads(body or b"{}")))
     _, _, _, run, *rest = path.split("/")  # "/v1/runs/{run}/…"
@@ -54,13 +55,19 @@ def answer(replica: Replica, method: str, path: str, body: bytes | None) -> Answ
         case []:
             return _json(replica.status(run))
         case ["rounds", round_, "updates", client]:
-            return Answer(replica.update(run, int(round_), client), {})
+            return _answer(replica.call(None, replica.update, run, int(round_), client))
         case ["rounds", round_, "updates", client, "weights"]:
-            return Answer(replica.handed_on(run, int(round_), client), {})
+            return _answer(replica.call(None, replica.handed_on, run, int(round_), client))
         case ["versions", number, "weights"]:
-            version, content = replica.weights(run, None if number == "newest" else int(number))
-            return Answer(content, {"x-microsfl-version": str(version)})
+            wanted = None if number == "newest" else int(number)
+            (version, content), timing = replica.call(None, replica.weights, run, wanted)
+            return _answer((content, timing), {"x-microsfl-version": str(version)})
     raise LookupError(f"{method} {path} is no request that a replica knows.")
+
+
+def _answer(measured: tuple[bytes, Timing], headers: Mapping[str, str] | None = None) -> Answer:
+    content, timing = measured
+    return Answer(content, {HEADER: timing.header(), **(headers or {})})
 
 
 def _json(values: Json) -> Answer:

@@ -20,9 +20,13 @@ from ..spec import RunSpec
 from ..store.objects import ObjectStore, open_store
 from ..sync import keys
 from ..sync.commits import Chain, Commit
+from ..wire.timing import Timing
 from ..zoo.datasets import Data
 from ..zoo.parts import client_side
 from .direct import Direct
+
+# As `microsfl run` calls its processes.
+NAMES = {split_server.ROLE: f"{split_server.ROLE}-0", fed_server.ROLE: fed_server.ROLE}
 
 
 class Federation:
@@ -42,6 +46,7 @@ class Federation:
         if traits.federated:
             self.fed.replicas.append(fed_server.create_replica(_fed_settings(spec), self.client_store))
         for replica in (*self.split.replicas, *self.fed.replicas):
+            replica.stopwatch.server = NAMES[replica.role]
             replica.calls["/v1/runs"]({"spec": json.loads(spec.to_json())})
         modules = client_side(spec, rehearsal.parts)
         self.trainers = {
@@ -49,13 +54,17 @@ class Federation:
             for number, client in enumerate(client_ids(spec.run_clients))
         }
 
-    def reduce(self, round_: int) -> Json:
+    def reduce(self, round_: int) -> tuple[Json, Timing]:
         """Have the split server close a round."""
-        return self.split.replicas[0].calls["/v1/reduce"]({"run": self.spec.run.name, "round": round_})
+        return self._call(self.split, "/v1/reduce", {"round": round_})
 
-    def aggregate(self, values: Json) -> Json:
+    def aggregate(self, values: Json) -> tuple[Json, Timing]:
         """Have the fed server close a round."""
-        return self.fed.replicas[0].calls["/v1/aggregate"]({"run": self.spec.run.name, **values})
+        return self._call(self.fed, "/v1/aggregate", values)
+
+    def _call(self, direct: Direct, path: str, values: Json) -> tuple[Json, Timing]:
+        [replica] = direct.replicas
+        return replica.call(None, replica.calls[path], {"run": self.spec.run.name, **values})
 
     def weights(self) -> tuple[bytes | None, bytes | None]:
         """The newest weights files of the body and of what clients exchange; None for what the run does not have."""

@@ -26,9 +26,11 @@ from ..launch.preflight import resolve
 from ..launch.rehearsal import rehearse
 from ..launch.results import Results
 from ..services.adoption import fresh
-from ..services.api import EvaluateMetrics, MetricsRow, TrainMetrics, round_json, task_json
-from ..services.data_plane import AggregateAnswer, ReduceAnswer
+from ..services.api import MetricsRow, round_json, task_json
+from ..services.data_plane import AggregateAnswer, ReduceAnswer, aggregated_row, reduced_row
+from ..services.reports import EvaluateMetrics, TrainMetrics
 from ..services.run import Run, plan, take
+from ..services.spent import profile_of
 from ..spec import RunSpec
 from ..zoo.datasets import Data, load_data
 from .federation import Federation, Sweeper
@@ -38,9 +40,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Simulated(Results):
-    """What a simulated run came to; times are UTC unix seconds of this process. seconds: wall time of everything."""
+    """What a simulated run came to; times are UTC unix seconds of this process. seconds: wall time of everything.
+
+    profile: rows as the coordinator's API has them.
+    """
 
     seconds: float
+    profile: list[Json]
 
 
 def simulate(
@@ -82,6 +88,7 @@ def simulate(
         spec=spec,
         rounds=simulation.rounds(),
         metrics=simulation.metrics(),
+        profile=simulation.profile(),
         model=model_files(*federation.weights(), rehearsal.parts),
         commits=simulation.sweeper.commits,
         class_counts=rehearsal.class_counts,
@@ -114,8 +121,15 @@ class Simulation:
 
     def metrics(self) -> list[Json]:
         """The coordinator's row for each round and client."""
-        nothing: Json = dict.fromkeys(MetricsRow.model_fields)
-        return [{**nothing, "round": r, "client": c, **row} for (r, c), row in sorted(self._metrics.items())]
+        return [{name: row.get(name) for name in MetricsRow.model_fields} for row in self._rows()]
+
+    def profile(self) -> list[Json]:
+        """Where the time went, as the coordinator's API tells it."""
+        rows: list[Json] = profile_of(self.live.rounds.values(), self._rows()).model_dump(mode="json")["profile"]
+        return rows
+
+    def _rows(self) -> list[Json]:
+        return [{"round": r, "client": c, **row} for (r, c), row in sorted(self._metrics.items())]
 
     def _train(self) -> None:
         """Who has a task advances by a unit; so over and over, in the order of the round, until all have trained."""
@@ -138,13 +152,14 @@ class Simulation:
         for command in pending(self.live.state):
             match command:
                 case Reduce(round_):
-                    reduced = ReduceAnswer.model_validate(self.federation.reduce(round_))
-                    counts = reduced.model_dump(include={"contributions", "left_out", "batches"})
-                    self._handle(rounds.Reduced(round_, reduced.version), counts)
+                    values, timing = self.federation.reduce(round_)
+                    reduced = ReduceAnswer.model_validate(values).with_timing(timing)
+                    self._handle(rounds.Reduced(round_, reduced.version), reduced_row(reduced))
                 case Aggregate():
-                    values = {"round": command.round, "clients": list(command.clients), "last": command.last}
-                    aggregated = AggregateAnswer.model_validate(self.federation.aggregate(values))
-                    self._handle(rounds.Aggregated(command.round, aggregated.version))
+                    asked = {"round": command.round, "clients": list(command.clients), "last": command.last}
+                    values, timing = self.federation.aggregate(asked)
+                    aggregated = AggregateAnswer.model_validate(values).with_timing(timing)
+                    self._handle(rounds.Aggregated(command.round, aggregated.version), aggregated_row(aggregated))
         self.sweeper.sweep()
 
     def _evaluate(self) -> None:

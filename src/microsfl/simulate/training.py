@@ -11,7 +11,7 @@ from ..errors import InputError, NotFinite
 from ..launch.preflight import check_matplotlib, resolve
 from ..launch.progress import line, title
 from ..launch.results import write_results
-from ..launch.run_folder import RunFolder, default_path
+from ..launch.run_folder import RunFolder, default_path, write_parts
 from ..launch.training import DRAWS
 from ..spec import RunSpec
 from .simulation import alone, simulate
@@ -39,4 +39,6 @@ def train(spec: RunSpec, output: Path | None) -> tuple[Json, list[Json], Path]:
             folder.discard()
         raise
     folder.write_metrics(done.metrics)
+    folder.write_profile(done.profile)
+    write_parts(folder.model, done.model)
     return write_results(folder, done, simulated=True), done.metrics, folder.path

@@ -28,7 +28,7 @@ from .names import (
 )  # fmt: skip
 from .sense import refuse_senseless
 from .strategy import OptimizerTable, StrategyTable
-from .tables import DataTable, ModelTable, PrivacyTable, RecordsTable, RunTable, ServersTable, StoreTable
+from .tables import DataTable, ModelTable, PrivacyTable, RecordsTable, RunTable, ServersTable, StoreTable, WireTable
 from .traits import TRAITS, Traits
 
 __all__ = [
@@ -51,6 +51,7 @@ class RunSpec(Table):
     model: ModelTable = ModelTable()
     strategy: StrategyTable = StrategyTable()
     privacy: PrivacyTable = PrivacyTable()
+    wire: WireTable = WireTable()
     servers: ServersTable = ServersTable()
     store: StoreTable = StoreTable()
     records: RecordsTable = RecordsTable()
@@ -66,7 +67,7 @@ class RunSpec(Table):
 
     @model_validator(mode="after")
     def _means_something(self) -> Self:
-        refuse_senseless(self.run, self.data, self.model, self.strategy, self.privacy)
+        refuse_senseless(self.run, self.data, self.model, self.strategy, self.privacy, self.wire)
         return self
 
     @property
@@ -154,7 +155,7 @@ class RunSpec(Table):
         run = self.run.model_copy(update=patience)
         data = self.data.model_copy(update={"path": None})
         model = self.model.model_copy(update={"front_weights": None})
-        return RunSpec(run=run, data=data, model=model, strategy=self.strategy, privacy=self.privacy)
+        return RunSpec(run=run, data=data, model=model, strategy=self.strategy, privacy=self.privacy, wire=self.wire)
 
     def to_json(self) -> str:
         """Canonical JSON: equal specifications give equal text."""

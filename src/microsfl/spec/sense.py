@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from .strategy import StrategyTable
-from .tables import DataTable, ModelTable, PrivacyTable, RunTable
+from .tables import DataTable, ModelTable, PrivacyTable, RunTable, WireTable
 from .traits import Traits
 
 # What a run says that has been resolved, where the default is "auto".
@@ -15,7 +15,8 @@ RESOLVED = {"strategy.unit": 1, "strategy.max_staleness": 0}
 OF_THE_CUT = (
     "model.cut", "model.u_shaped", "model.front_weights", "strategy.sync", "strategy.reduce", "strategy.clip_norm",
     "strategy.staleness_discount", "strategy.max_staleness", "strategy.unit", "strategy.front_update",
-    "strategy.tail_update", "strategy.body_optimizer", "privacy.clip_norm", "privacy.noise_std",
+    "strategy.tail_update", "strategy.body_optimizer", "privacy.clip_norm", "privacy.noise_std", "wire.activations",
+    "wire.gradients", "wire.error_feedback",
 )  # fmt: skip
 # These say which layers are frozen, also where nothing is cut.
 OF_A_FROZEN_FRONT = ("model.cut", "model.u_shaped", "model.front_weights", "strategy.front_update")
@@ -52,17 +53,17 @@ def senseless(traits: Traits, name: str, front_update: str) -> dict[str, str]:
 
 
 def refuse_senseless(
-    run: RunTable, data: DataTable, model: ModelTable, strategy: StrategyTable, privacy: PrivacyTable
+    run: RunTable, data: DataTable, model: ModelTable, strategy: StrategyTable, privacy: PrivacyTable, wire: WireTable
 ) -> None:
     """Raises ValueError, naming the setting and what would be right."""
-    tables = {"run": run, "model": model, "strategy": strategy, "privacy": privacy}
+    tables = {"run": run, "model": model, "strategy": strategy, "privacy": privacy, "wire": wire}
     for setting, why in senseless(strategy.traits, strategy.name, strategy.front_update).items():
         table, key = setting.split(".")
         value = getattr(tables[table], key)
         default = type(tables[table]).model_fields[key].get_default(call_default_factory=True)
         if value != default and not (setting in RESOLVED and value == RESOLVED[setting]):
             raise ValueError(f"{setting} means nothing here, as {why}: leave it out, or choose another strategy.name.")
-    for problem in _problems(run, data, model, strategy, privacy):
+    for problem in (*_problems(run, data, model, strategy, privacy), *_wire_problems(model, strategy, wire)):
         raise ValueError(problem)
 
 
@@ -115,3 +116,15 @@ def _problems(
         yield "model.front_sha256 says which front a run has, but this strategy has none."
     if privacy.noise_seed == "run" and not privacy.noise_std:
         yield "privacy.noise_seed = 'run' means nothing without privacy.noise_std."
+
+
+def _wire_problems(model: ModelTable, strategy: StrategyTable, wire: WireTable) -> Iterator[str]:
+    """Output gradients travel across a U-shaped cut, cut-layer gradients to a front that learns from them."""
+    of_the_front = strategy.front_update != "never" and not strategy.traits.auxiliary
+    if wire.gradients != "float32" and not model.u_shaped and not of_the_front:
+        yield f"wire.gradients = '{wire.gradients}' means nothing where no gradient crosses the cut: leave it out."
+    if not wire.error_feedback and not (model.u_shaped and wire.gradients != "float32"):
+        yield (
+            "wire.error_feedback is about the output gradients that a client of a U-shaped cut sends, where "
+            "wire.gradients is not 'float32': leave it out."
+        )

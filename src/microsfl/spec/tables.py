@@ -121,6 +121,25 @@ class PrivacyTable(Table):
         return self.clip_norm > 0 or self.noise_std > 0
 
 
+WireFormat = Literal["float32", "bfloat16", "float16", "int8"]
+
+
+class WireTable(Table):
+    activations: WireFormat = Field(
+        "float32",
+        description="What float32 activations and the body's outputs travel as, in training and in evaluation. int8: "
+        "with a scale for each channel. float32: as they are.",
+    )
+    gradients: WireFormat = Field(
+        "float32", description="What output gradients and cut-layer gradients travel as, where they are float32."
+    )
+    error_feedback: bool = Field(
+        True,
+        description="Add what rounding took from a unit's output gradients to those of the client's next unit in the "
+        "round.",
+    )
+
+
 class ServersTable(Table):
     split: Positive = Field(2, description="Split servers that `microsfl run` starts.")
     clients_per_process: Literal["auto"] | Positive = Field(

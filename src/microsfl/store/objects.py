@@ -1,4 +1,4 @@
-"""Stores behind the verbs of `store.verbs`, on obstore: a local folder, memory, S3."""
+"""Stores behind the verbs of `store.verbs`: a local folder, memory, S3."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, MemoryStore, S3Store
+from obstore.exceptions import BaseError
+from obstore.store import MemoryStore
 
 from ..errors import InvalidSetting, StoreNotWritable, StoreUnavailable
 from . import s3
-from .durable import DurableFolder, make_folder
+from .backends import Backend, Obstore
+from .folder import Folder, make_folder
 from .options import FolderOptions, S3Options, shown
-from .retry import NO_RETRY, Failure, Retry
+from .retry import NO_RETRY, Retry
 
 T = TypeVar("T")
 
@@ -28,42 +28,53 @@ _KEY = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]
 
 
 class ObjectStore:
-    """The verbs of `store.verbs.Store` on an obstore back end.
+    """The verbs of `store.verbs.Store` on a back end.
 
     Every verb raises StoreUnavailable when the back end fails and, where that may pass, the retry budget is spent. The
     message names verb, key, URL and reason.
     """
 
-    def __init__(self, backend: LocalStore | MemoryStore | S3Store, url: str, retry: Retry = NO_RETRY) -> None:
+    def __init__(self, backend: Backend, url: str, retry: Retry = NO_RETRY) -> None:
         self.backend = backend
         self.url = url
         self.retry = retry
 
+    @property
+    def readers(self) -> int:
+        """Reads at a time that are worth it: more than 1 where to read is to wait."""
+        return self.backend.readers
+
     def put(self, key: str, value: bytes) -> None:
-        self._try("write", key, lambda: self._put(_checked(key), value), writes=True)
+        self._try("write", key, lambda: self.backend.put(_checked(key), value), writes=True)
 
     def create(self, key: str, value: bytes) -> bool:
-        return self._try("create", key, lambda: self._create(_checked(key), value), writes=True)
+        return self._try("create", key, lambda: self.backend.create(_checked(key), value), writes=True)
 
     def get(self, key: str) -> bytes:
-        return self._try("read", key, lambda: bytes(obstore.get(self.backend, _checked(key)).bytes()))
+        return self._try("read", key, lambda: self.backend.get(_checked(key)))
+
+    def read_into(self, key: str, buffer: memoryview) -> int:
+        return self._try("read", key, lambda: self.backend.read_into(_checked(key), buffer))
+
+    def size(self, key: str) -> int:
+        return self._try("look up", key, lambda: self.backend.size(_checked(key)))
 
     def exists(self, key: str) -> bool:
         try:
-            self._try("look up", key, lambda: obstore.head(self.backend, _checked(key)))
+            self.size(key)
         except FileNotFoundError:
             return False
         return True
 
     def list(self, prefix: str) -> Iterator[str]:
         try:
-            return self._try("list", prefix, lambda: self._list(_checked(prefix)))
+            return iter(sorted(self._try("list", prefix, lambda: self.backend.list(_checked(prefix)))))
         except FileNotFoundError:
             return iter(())
 
     def delete(self, key: str) -> None:
         try:
-            self._try("delete", key, lambda: obstore.delete(self.backend, _checked(key)))
+            self._try("delete", key, lambda: self.backend.delete(_checked(key)))
         except FileNotFoundError:
             return
 
@@ -84,7 +95,7 @@ class ObjectStore:
             patient._probe(f"probe-{uuid.uuid4().hex}")
         except StoreUnavailable as error:
             cause = error.__cause__
-            if isinstance(cause, Exception) and self._failure(cause).passes:
+            if isinstance(cause, Exception) and self.backend.failure(cause).passes:
                 raise
             raise StoreNotWritable(f"The store {self.url} cannot be used: {error}") from None
 
@@ -106,19 +117,6 @@ class ObjectStore:
                 "conditional writes."
             )
 
-    def _put(self, key: str, value: bytes) -> None:
-        obstore.put(self.backend, key, value, use_multipart=False)
-
-    def _create(self, key: str, value: bytes) -> bool:
-        try:
-            obstore.put(self.backend, key, value, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return False
-        return True
-
-    def _list(self, prefix: str) -> Iterator[str]:
-        return iter(sorted(entry["path"] for page in obstore.list(self.backend, prefix) for entry in page))
-
     def _try(self, verb: str, key: str, call: Callable[[], T], *, writes: bool = False) -> T:
         """`call()`, again while it fails in a way that passes and the budget lasts.
 
@@ -132,63 +130,14 @@ class ObjectStore:
             try:
                 return call()
             except (BaseError, OSError) as error:
-                if not writes and self._missing(error):
+                if not writes and self.backend.is_missing(error):
                     raise FileNotFoundError(key) from None
-                failed, spent_s = self._failure(error), time.monotonic() - began
+                failed, spent_s = self.backend.failure(error), time.monotonic() - began
                 pause_s = self.retry.pause_s(tries, spent_s) if failed.passes else None
                 if pause_s is None:
                     after = f" (after {tries} tries in {spent_s:.1f} s)" if tries > 1 else ""
                     raise StoreUnavailable(f"Cannot {verb} '{key}' in {self.url}: {failed.reason}{after}") from error
             time.sleep(pause_s)
-
-    def _missing(self, error: Exception) -> bool:
-        return isinstance(error, FileNotFoundError)
-
-    def _failure(self, error: Exception) -> Failure:
-        lines = str(error).strip().splitlines()
-        return Failure(lines[0][:200] if lines else type(error).__name__, passes=False)
-
-
-class FolderStore(ObjectStore):
-    """A local folder whose writes are on the disk when they return."""
-
-    def __init__(self, backend: LocalStore, url: str, folder: DurableFolder) -> None:
-        super().__init__(backend, url)
-        self.folder = folder
-
-    def _put(self, key: str, value: bytes) -> None:
-        self.folder.put(key, value)
-
-    def _create(self, key: str, value: bytes) -> bool:
-        return self.folder.create(key, value)
-
-
-class S3ObjectStore(ObjectStore):
-    """A bucket, or a part of one. Of S3's conditions only `If-None-Match: *` is used, and no e-tag."""
-
-    def _create(self, key: str, value: bytes) -> bool:
-        try:
-            obstore.put(self.backend, key, value, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            # obstore says so for 412, the key is there, and for 409, another write of it is on its way. That one may
-            # still fail, and a False with nothing there would lose what the caller has: so look.
-            if self._is_there(key):
-                return False
-            raise
-        return True
-
-    def _is_there(self, key: str) -> bool:
-        try:
-            obstore.head(self.backend, key)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _missing(self, error: Exception) -> bool:
-        return super()._missing(error) and "NoSuchBucket" not in str(error)
-
-    def _failure(self, error: Exception) -> Failure:
-        return s3.failure(error)
 
 
 def open_store(url: str, environment: Mapping[str, str] | None = None) -> ObjectStore:
@@ -203,16 +152,14 @@ def open_store(url: str, environment: Mapping[str, str] | None = None) -> Object
     """
     parts = urlsplit(url)
     if url == "memory://":
-        return ObjectStore(MemoryStore(), url)
+        return ObjectStore(Obstore(MemoryStore()), url)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/") and not parts.fragment:
         return _folder_store(Path(unquote(parts.path)), url, FolderOptions.parse(url, parts.query))
     prefix = parts.path.strip("/")
     if parts.scheme == "s3" and s3.BUCKET.fullmatch(parts.netloc) and (not prefix or _KEY.fullmatch(prefix)):
         options = S3Options.parse(url, parts.query)
-        backend = s3.connect(
-            parts.netloc, prefix, options.timeout_s, os.environ if environment is None else environment
-        )
-        return S3ObjectStore(backend, url, Retry(options.retry_s))
+        client = s3.connect(parts.netloc, prefix, options.timeout_s, os.environ if environment is None else environment)
+        return ObjectStore(s3.Bucket(client), url, Retry(options.retry_s))
     raise InvalidSetting(
         f"Store URL '{shown(url)}' is not known; use file:///absolute/folder, s3://bucket/prefix, or memory:// within "
         "one process."
@@ -223,11 +170,11 @@ def _folder_store(folder: Path, url: str, options: FolderOptions) -> ObjectStore
     try:
         if options.fsync:
             make_folder(folder)
-            return FolderStore(LocalStore(folder), url, DurableFolder(folder))
-        folder.mkdir(parents=True, exist_ok=True)
-        return ObjectStore(LocalStore(folder), url)
-    except (OSError, BaseError) as error:
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise StoreNotWritable(f"The store {url} cannot be made: {str(error).splitlines()[0]}") from None
+    return ObjectStore(Folder(folder, fsync=options.fsync), url)
 
 
 def _checked(key: str) -> str:

@@ -1,4 +1,4 @@
-"""S3: what the environment says about it, and what its answers mean."""
+"""S3: a bucket as a back end, what the environment says about it, and what its answers mean."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import obstore
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
 
 from ..errors import InvalidSetting
+from .backends import Obstore
 from .retry import Failure
 
 if TYPE_CHECKING:
@@ -47,6 +50,36 @@ _MEANINGS = {
     "NotImplemented": "the store does not know this operation",
     "SlowDown": "the store asks to slow down",
 }
+
+
+class Bucket(Obstore):
+    """A bucket, or a part of one. Of S3's conditions only `If-None-Match: *` is used, and no e-tag."""
+
+    readers = 16
+
+    def create(self, key: str, value: bytes) -> bool:
+        try:
+            obstore.put(self.backend, key, value, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            # obstore says so for 412, the key is there, and for 409, another write of it is on its way. That one may
+            # still fail, and a False with nothing there would lose what the caller has: so look.
+            if self._is_there(key):
+                return False
+            raise
+        return True
+
+    def _is_there(self, key: str) -> bool:
+        try:
+            self.size(key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_missing(self, error: Exception) -> bool:
+        return super().is_missing(error) and "NoSuchBucket" not in str(error)
+
+    def failure(self, error: Exception) -> Failure:
+        return failure(error)
 
 
 def connect(bucket: str, prefix: str, timeout_s: float, environment: Mapping[str, str]) -> S3Store:

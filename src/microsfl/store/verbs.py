@@ -28,9 +28,24 @@ class Get(Protocol):
         """The value. Raises FileNotFoundError when there is none."""
 
 
+class ReadInto(Protocol):
+    def read_into(self, key: str, buffer: memoryview) -> int:
+        """Put the value at the beginning of `buffer`, and say how many bytes it has.
+
+        Raises:
+            FileNotFoundError: when there is none.
+            BufferError: when it does not fit, and then anything may stand in `buffer`.
+        """
+
+
 class Exists(Protocol):
     def exists(self, key: str) -> bool:
         """True when the key has a value."""
+
+
+class Size(Protocol):
+    def size(self, key: str) -> int:
+        """Bytes of the value. Raises FileNotFoundError when there is none."""
 
 
 class List(Protocol):
@@ -43,5 +58,8 @@ class Delete(Protocol):
         """Remove the value; nothing happens when there is none."""
 
 
-class Store(Put, Create, Get, Exists, List, Delete, Protocol):
-    """All verbs."""
+class Store(Put, Create, Get, ReadInto, Exists, Size, List, Delete, Protocol):
+    """All verbs. readers: reads at a time that are worth it; more than 1 where to read is to wait."""
+
+    @property
+    def readers(self) -> int: ...

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from ..core.reduce import BodyState, StepRule
 from ..core.step import Gradients
 from ..core.unit import UnitKey
-from ..errors import InputError, StoreCorrupt
+from ..errors import StoreCorrupt
 from ..store.verbs import Store
 from ..wire.messages import Contribution, UnitMessage
 from ..wire.tensors import check_finite, decode, encode
-from . import hand_over, keys
+from . import contributions, hand_over, keys
 from .commits import Chain, Commit, File, LeftOut, Taken
+from .contributions import Adder
 from .convergence import check_next
 from .seals import check_open, seal
 
@@ -154,7 +155,7 @@ class BodySync:
     def contribution(self, key: UnitKey) -> Contribution | None:
         """The stored contribution of a unit, or None while there is none."""
         try:
-            return self._read(key)
+            return contributions.read(self.store, key)
         except FileNotFoundError:
             return None
 
@@ -240,20 +241,12 @@ class BodySync:
         Raises:
             FileNotFoundError: when one of them is not there any more.
         """
-        reduction = self.rule.step.reduction()
-        taken: list[Taken] = []
-        left_out: list[LeftOut] = []
-        for unit in units:
-            one = self._read(unit)
-            age = head.version - one.version
-            if age > self.rule.max_staleness and not self.rule.turns:
-                left_out.append(_too_old(one, age, self.rule.max_staleness))
-            else:
-                counts = {"batches": one.batches, "samples": one.samples, "staleness": age}
-                reduction.add(one.gradients, one.buffers, **counts)
-                taken.append(as_taken(one))
-        state = self.rule.step.next_state(self.state(head.version), reduction, round_) if taken else None
-        return Draft(head, round_, tuple(taken), tuple(left_out), state)
+        max_staleness = None if self.rule.turns else self.rule.max_staleness
+        found = Adder(self.store, self.rule.step, head.version, max_staleness).sum(units)
+        state = None
+        if found.taken:
+            state = self.rule.step.next_state(self.state(head.version), found.reduction, round_)
+        return Draft(head, round_, tuple(found.taken), tuple(found.left_out), state)
 
     def _create(self, draft: Draft, *, closes: bool) -> bool:
         head, number, state = draft.head, draft.head.version + 1, draft.state
@@ -287,18 +280,7 @@ class BodySync:
         return sorted(unit for unit in units if (unit.client, unit.unit) not in settled)
 
     def _batches(self, unit: UnitKey) -> int:
-        return 1 if self.rule.unit == 1 else self._read(unit).batches
-
-    def _read(self, key: UnitKey) -> Contribution:
-        path = keys.contribution(key)
-        content = self.store.get(path)
-        try:
-            contribution = Contribution.unpack(content, hashed=True)
-        except InputError as error:
-            raise StoreCorrupt(f"'{path}' cannot be read: {error}") from None
-        if contribution.key != key:
-            raise StoreCorrupt(f"'{path}' is the contribution of {contribution.key}.")
-        return contribution
+        return 1 if self.rule.unit == 1 else contributions.read(self.store, unit).batches
 
     def _load(self, commit: Commit) -> BodyState:
         body = copy.deepcopy(self.template)
@@ -316,15 +298,6 @@ class BodySync:
         with contextlib.suppress(ValueError):  # larger than the whole cache
             self.cache[key] = state
         return state
-
-
-def as_taken(one: Contribution) -> Taken:
-    return Taken(client=one.client, unit=one.unit, batches=one.batches, samples=one.samples, version=one.version)
-
-
-def _too_old(one: Contribution, age: int, limit: int) -> LeftOut:
-    reason = f"computed on version {one.version}, {age} commits before; max_staleness is {limit}"
-    return LeftOut(client=one.client, unit=one.unit, reason=reason)
 
 
 def check_converging(state: BodyState, version: int) -> None:

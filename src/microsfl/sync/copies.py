@@ -17,8 +17,9 @@ from ..core.reduce import BodyState
 from ..core.unit import UnitKey
 from ..errors import UnitMissing, VersionNotFound
 from ..wire.messages import Contribution
-from .body import BodySync, Draft, StateKey, as_taken, check_converging
+from .body import BodySync, Draft, StateKey, check_converging
 from .commits import Commit, File, LeftOut, Taken
+from .contributions import as_taken, read
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class BodyCopies(BodySync):
         """A client's copy after all of its contributions that follow on each other from its first unit on."""
         last, taken, left_out = self._begin(version), list[Taken](), list[LeftOut]()
         for unit in units:
-            one = self._read(unit)
+            one = read(self.store, unit)
             if (one.unit, one.version) == (last.unit, version):
                 last = self._stepped(last, one)
                 taken.append(as_taken(one))

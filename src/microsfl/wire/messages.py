@@ -1,7 +1,8 @@
 """The messages of the data plane: which fields and which tensors each one carries (docs/reference/wire.md).
 
 A message is a frozen value; `pack` and `unpack` turn it into the (fields, tensors) of a packet and back. Tensors that
-cross a cut keep their names ("0", "1", …) behind a prefix that says what they are.
+cross a cut keep their names ("0", "1", …) behind a prefix that says what they are, and behind the name, where they are
+compressed, how (`core.formats`).
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ class UnitMessage(Message):
 class Forward(UnitMessage):
     """Client -> split server. `needs_grad` names the activations that get a cut-layer gradient.
 
-    version: compute with this one; null: with the newest, but none older than `at_least`. sticky: the backward will come
-    to the same replica, unless that fails: handing the activations to the store is not urgent.
+    version: compute with this one; null: with the newest, but none older than `at_least`. sticky: the backward will
+    come to the same replica, unless that fails: handing the activations to the store is not urgent.
     """
 
     version: Natural | None = None

@@ -17,6 +17,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ HEADER_LIMIT_BYTES = 1_000_000
 TENSOR_LIMIT = 4096
 DIMENSION_LIMIT = 8
 NAME_LIMIT = 256
+TABLES_KEPT = 32
 
 # In the order in which safetensors lays tensors out: widest first, so that every tensor is aligned.
 DTYPES: dict[str, torch.dtype] = {
@@ -39,6 +41,10 @@ DTYPES: dict[str, torch.dtype] = {
 }  # fmt: skip
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _RANK = {dtype: rank for rank, dtype in enumerate(DTYPES.values())}
+_NUMPY: dict[torch.dtype, str] = {
+    torch.int64: "<i8", torch.float64: "<f8", torch.float32: "<f4", torch.int32: "<i4", torch.float16: "<f2",
+    torch.int16: "<i2", torch.int8: "i1", torch.uint8: "u1", torch.bool: "?",
+}  # fmt: skip
 
 _SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _PLAIN = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
@@ -100,19 +106,37 @@ def decode(body: Buffer, *, hashed: bool = False) -> Packet:
         MessageTooLarge: when the header or the number of tensors is over its limit.
         NotFinite: when a tensor has a NaN or an infinity.
     """
-    view = memoryview(body)
-    header, start = _read_header(view)
-    if hashed:
-        _check_digest(bytes(view[:start]), view[start:])
-    fields = _read_fields(header.pop("__metadata__", None))
-    if len(header) > TENSOR_LIMIT:
-        raise MessageTooLarge(f"The body has {len(header)} tensors; the limit is {TENSOR_LIMIT}.")
-    entries = sorted((_Entry.read(name, value) for name, value in header.items()), key=lambda entry: entry.begin)
-    _check_layout(entries, len(view) - start)
-    tensors = {entry.name: entry.tensor(view, start) for entry in entries}
+    found = opened(body, hashed=hashed)
+    tensors = {entry.name: entry.tensor(found.data) for entry in found.entries}
     for name, tensor in tensors.items():
         check_finite(name, tensor)
-    return Packet(tensors, fields)
+    return Packet(tensors, found.fields)
+
+
+class Opened(NamedTuple):
+    """A packet whose tensors are left where they are. entries: in the order of their places in `data`."""
+
+    fields: dict[str, Any]
+    entries: tuple[Entry, ...]
+    data: memoryview
+
+
+def opened(body: Buffer, *, hashed: bool = False) -> Opened:
+    """The packet in `body`, as `decode` reads it, without a look at the tensors' values.
+
+    Raises:
+        MalformedMessage, MessageTooLarge.
+    """
+    view = memoryview(body)
+    head = _head(view)
+    data = view[len(head) :]
+    if hashed:
+        _check_digest(head, data)
+    metadata, entries = _read_header(head, hashed=hashed)
+    fields = _read_fields(metadata)
+    if (entries[-1].end if entries else 0) != len(data):
+        raise MalformedMessage(f"The tensors end at byte {entries[-1].end if entries else 0}, the data at {len(data)}.")
+    return Opened(fields, entries, data)
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
@@ -155,7 +179,9 @@ def _raw(tensor: Tensor) -> memoryview:
     return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """Where a tensor is, and what it is: bytes `begin` to `end` of a packet's data."""
+
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -163,7 +189,7 @@ class _Entry(NamedTuple):
     end: int
 
     @classmethod
-    def read(cls, name: str, value: Any) -> _Entry:
+    def read(cls, name: str, value: Any) -> Entry:
         if not name or len(name) > NAME_LIMIT:
             raise MalformedMessage(f"A tensor's name has {len(name)} characters; 1 to {NAME_LIMIT} are allowed.")
         if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
@@ -180,18 +206,26 @@ class _Entry(NamedTuple):
             raise MalformedMessage(f"Tensor '{name}' is {code}{shape}, which does not fill its data_offsets.")
         return entry
 
-    def tensor(self, view: memoryview, start: int) -> Tensor:
-        count = math.prod(self.shape)
-        if not count:
+    def tensor(self, data: memoryview) -> Tensor:
+        """The tensor, in memory of its own."""
+        if self.begin == self.end:
             return torch.empty(self.shape, dtype=self.dtype)
         # Copied into torch's own, 64-byte aligned memory: the same numbers at another alignment take another path
         # through the BLAS kernels and can differ in the last bit, and a replay has to be bit-identical.
         own = torch.empty(self.end - self.begin, dtype=torch.uint8)
-        own.numpy()[:] = np.frombuffer(view, np.uint8, self.end - self.begin, start + self.begin)
+        own.numpy()[:] = np.frombuffer(data, np.uint8, self.end - self.begin, self.begin)
         return own.view(self.dtype).reshape(self.shape)
 
+    def array(self, data: memoryview) -> np.ndarray:
+        """The values, where they are, in any alignment: for who computes with them one by one. bfloat16 is widened."""
+        if self.dtype is torch.bfloat16:  # which numpy does not know: the upper half of a float32
+            upper = np.frombuffer(data, "<u2", (self.end - self.begin) // 2, self.begin)
+            return (upper.astype("<u4") << 16).view("<f4").reshape(self.shape)
+        return np.frombuffer(data[self.begin : self.end], _NUMPY[self.dtype]).reshape(self.shape)
 
-def _read_header(view: memoryview) -> tuple[dict[str, Any], int]:
+
+def _head(view: memoryview) -> bytes:
+    """The header, with its length before it."""
     size = int.from_bytes(view[:8], "little")
     if len(view) < 8 or (size <= HEADER_LIMIT_BYTES and size > len(view) - 8):
         raise MalformedMessage(f"The body ends after {len(view)} bytes, before its header does.")
@@ -199,11 +233,46 @@ def _read_header(view: memoryview) -> tuple[dict[str, Any], int]:
         raise MessageTooLarge(f"The header is {size} bytes long; the limit is {HEADER_LIMIT_BYTES}.")
     if bytes(view[8:9]) != b"{":
         raise MalformedMessage("The header does not begin with '{'; this is not safetensors.")
+    return bytes(view[: 8 + size])
+
+
+def _read_header(head: bytes, *, hashed: bool) -> tuple[Any, tuple[Entry, ...]]:
+    """The metadata, None where there are none, and the table of the tensors."""
+    end = head.find(_MARK) + len(_MARK) + len(_NO_DIGEST) + 2 if hashed else -1
+    if head[end - 2 : end + 2] == b'"},"':  # the hash ends the metadata, and these the JSON before the table
+        return _parsed(head[8:end] + b"}").pop("__metadata__", None), _read_table(b"{" + head[end + 1 :])
+    header = _parsed(head[8:])
+    return header.pop("__metadata__", None), _entries(header)
+
+
+@lru_cache(TABLES_KEPT)
+def _read_table(text: bytes) -> tuple[Entry, ...]:
+    """The table of a header that has its metadata elsewhere: in files of one kind the tables are alike."""
+    header = _parsed(text)
+    if "__metadata__" in header:
+        raise MalformedMessage("The header is not valid JSON: a name stands twice.")
+    return _entries(header)
+
+
+def _entries(header: dict[str, Any]) -> tuple[Entry, ...]:
+    """The table in `header`, in the order of the tensors' places, which are one after the other."""
+    if len(header) > TENSOR_LIMIT:
+        raise MessageTooLarge(f"The body has {len(header)} tensors; the limit is {TENSOR_LIMIT}.")
+    entries = sorted((Entry.read(name, value) for name, value in header.items()), key=lambda entry: entry.begin)
+    position = 0
+    for entry in entries:
+        if entry.begin != position or entry.end < entry.begin:
+            raise MalformedMessage(f"Tensor '{entry.name}' starts at {entry.begin}; it should start at {position}.")
+        position = entry.end
+    return tuple(entries)
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        header = _STRICT.decode(str(view[8 : 8 + size], "utf-8"))
+        found: dict[str, Any] = _STRICT.decode(str(text, "utf-8"))
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"The header is not valid JSON: {error}.") from None
-    return header, 8 + size
+    return found
 
 
 def _read_fields(metadata: Any) -> dict[str, Any]:
@@ -224,16 +293,6 @@ def _read_fields(metadata: Any) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise MalformedMessage("The message's fields are not a JSON object.")
     return fields
-
-
-def _check_layout(entries: list[_Entry], size: int) -> None:
-    position = 0
-    for entry in entries:
-        if entry.begin != position or entry.end < entry.begin:
-            raise MalformedMessage(f"Tensor '{entry.name}' starts at {entry.begin}; it should start at {position}.")
-        position = entry.end
-    if position != size:
-        raise MalformedMessage(f"The tensors end at byte {position}, the data at byte {size}.")
 
 
 def _naturals(value: Any) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.cut import Parts, cut_model, uncut, without_body
+from ..core.formats import size_bytes
 from ..core.randomness import seeded
 from ..core.step import check_like, in_order, name_outputs
 from ..core.unit import seed_of
@@ -106,14 +107,14 @@ def auxiliary_head(spec: RunSpec, parts: Parts) -> nn.Sequential:
 
 
 def activation_bytes(spec: RunSpec) -> int:
-    """Bytes of what the front of a run's model makes of one sample. The user's own model may be imported.
+    """Bytes of what the front makes of one sample, as they travel. The user's own model may be imported.
 
     Raises:
         InvalidSetting, UnknownLayer, InvalidCut: see `build_parts`; also when the front does not take a sample.
     """
     front, (input_shape, _) = build_parts(spec, [spec.model.name]).front, _shapes(spec)
     try:
-        return sum(tensor.nbytes for tensor in _activations(front, input_shape).values())
+        return size_bytes(_activations(front, input_shape), spec.wire.activations, scales=False)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what modules raise on tensors that do not fit
         raise InvalidSetting(
             f"model.name = '{spec.model.name}' cannot take a sample of shape {list(input_shape)}: "

@@ -1,0 +1,1 @@
+"""`microsfl profile`: where the time of a run went."""
