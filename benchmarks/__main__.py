@@ -35,6 +35,7 @@ REGISTRY = (
 )  # fmt: skip
 FAILED = 1
 UNKNOWN = 2
+BUSY = 0.5  # processes of others for each core, above which figures mean little
 WIDTH = 120  # of the table in a file or a pipe
 
 
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(names: Sequence[str], quick: bool) -> list[Outcome]:
     """Measure one after the other; a failure ends only its own benchmark."""
     console = Console(stderr=True)
+    if hint := busy(os.getloadavg()[0], os.cpu_count() or 1):
+        console.print(hint, soft_wrap=True)
     outcomes = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -84,9 +87,17 @@ def run(names: Sequence[str], quick: bool) -> list[Outcome]:
             outcome.seconds = time.perf_counter() - began_at
             if outcome.error is not None:
                 progress.console.print(escape(f"{name} failed: {outcome.error}"), soft_wrap=True)
+            progress.console.print(f"{name} took {outcome.seconds:.0f} s")
             progress.remove_task(task)
             outcomes.append(outcome)
     return outcomes
+
+
+def busy(load: float, cores: int) -> str:
+    """What to say about a machine that has other things to do, if it has."""
+    if load < BUSY * cores:
+        return ""
+    return f"This machine is busy: {load:.1f} processes were at work on its {cores} cores. Ratios may be far off."
 
 
 def attempted(outcome: Outcome, quick: bool) -> Iterator[Figure]:

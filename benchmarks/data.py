@@ -25,7 +25,7 @@ def mnist_shaped(path: str | None = None) -> Split:
     if path is None:
         return made_up(60_000, (1, 28, 28))
     data = load_data("mnist", path)
-    return data.train, TensorDataset(*data.test[:1])  # type: ignore[misc]
+    return data.train, TensorDataset(*data.test[:1])  # type: ignore[index]
 
 
 def mnist_shaped_few() -> Split:
@@ -36,6 +36,11 @@ def mnist_shaped_few() -> Split:
 def images() -> Split:
     """Two batches of 64 for each of two clients, 32x32 pixels in three colours."""
     return made_up(256, (3, 32, 32))
+
+
+def images_few() -> Split:
+    """Half of them."""
+    return made_up(128, (3, 32, 32))
 
 
 def made_up(samples: int, shape: tuple[int, ...]) -> Split:

@@ -49,5 +49,6 @@ def _end(log: Path) -> list[str]:
 
 def _speed(round_: dict[str, Any], metrics: list[dict[str, Any]]) -> float:
     held = [row["eval_started_at"] + row["eval_seconds"] for row in metrics]
+    seconds: float = max(round_["synced_at"], *held) - round_["started_at"]
     samples: int = sum(row["samples"] for row in metrics)
-    return samples / (max(round_["synced_at"], *held) - float(round_["started_at"]))
+    return samples / seconds

@@ -86,13 +86,13 @@ def rounds_of(spec: microsfl.RunSpec) -> Iterator[float]:
             seed = round_ * len(shares) + number
             for batch in batches(len(share.train), batch_size=spec.data.batch_size, epochs=1, seed=seed):
                 chosen = torch.from_numpy(share.train[batch])
-                cross_entropy(model(x[chosen]), y[chosen]).backward()
+                torch.autograd.backward(cross_entropy(model(x[chosen]), y[chosen]))
                 for optimizer in stepped:
                     optimizer.step()
                     optimizer.zero_grad()
                 count += 1
         for parameter in body:
-            parameter.grad /= count
+            parameter.grad = parameter.grad / count if parameter.grad is not None else None
         for optimizer in shared:
             optimizer.step()
             optimizer.zero_grad()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -44,7 +45,7 @@ def measure(quick: bool) -> Iterator[Figure]:
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             for round_ in range(rounds):
                 shares = [range(first, CLIENTS, CONNECTIONS) for first in range(CONNECTIONS)]
-                list(pool.map(lambda clients, r=round_: train(address, r, clients), shares))  # type: ignore[misc]
+                list(pool.map(lambda clients, r=round_: train(address, r, clients), shares))
                 reduce(address, round_)
                 memory.append(resident_kb(server.process.pid))
     units = CLIENTS * UNITS
@@ -73,7 +74,13 @@ def train(address: str, round_: int, clients: range) -> None:
     connection = HTTPConnection(urlsplit(address).netloc, timeout=60)
     for client in clients:
         for unit in range(UNITS):
-            key = {"run": RUN, "round": round_, "client": f"client-{client:03}", "unit": unit, "needs_grad": ("0",)}
+            key: dict[str, Any] = {
+                "run": RUN,
+                "round": round_,
+                "client": f"client-{client:03}",
+                "unit": unit,
+                "needs_grad": ("0",),
+            }
             # A round ends with one more version: its number is the version that it is computed on.
             forward = Forward(**key, version=round_, activations=TENSORS)
             post(connection, "/v1/forward", forward.pack(), "application/octet-stream")

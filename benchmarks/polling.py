@@ -37,7 +37,7 @@ CLIENTS = 1000
 FEW = 20  # clients of an ordinary run
 TAIL = 10.0
 MEDIAN = 10.0
-ROUND = 10.0
+ROUND = 25.0
 
 Json = dict[str, Any]
 

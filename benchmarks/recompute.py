@@ -3,7 +3,7 @@
 ResNet-18's body on 32x32 images (batches of 16), one unit after the other over HTTP: forward and backward of a unit
 by a server that has kept the graph, and, in turns, its forward by one server and its backward by another, which knows
 the unit only from the store; these two keep no graphs at all. The ratio is the time of both requests on the second way
-÷ on the first. With a backward that takes twice the time of a forward it would be 4/3 at best.
+÷ on the first. It is (2 forwards + backward) ÷ (forward + backward) at best: 4/3 when a backward takes two forwards.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Client:
 
     def unit(self) -> float:
         """Seconds for both requests of the next unit."""
-        key = {"run": RUN, "round": 0, "client": "client", "unit": self.units, "needs_grad": ("0",)}
+        key: dict[str, Any] = {"run": RUN, "round": 0, "client": "client", "unit": self.units, "needs_grad": ("0",)}
         self.units += 1
         activations, gradients = {"0": torch.rand(ACTIVATIONS)}, {"0": torch.rand(BATCH, FEATURES)}
         began_at = time.perf_counter()

@@ -29,7 +29,7 @@ GRAPH_CACHE_MB = 4000
 
 
 def measure(quick: bool) -> Iterator[Figure]:
-    spec = specification(rounds=2 if quick else 6)
+    spec = specification(quick)
     with Limit(THREADS) as limit:
         before = limit.speeds(spec, 1 if quick else 2)
         speeds = round_speeds(spec)
@@ -44,11 +44,16 @@ def measure(quick: bool) -> Iterator[Figure]:
     )
 
 
-def specification(rounds: int) -> microsfl.RunSpec:
+def specification(quick: bool) -> microsfl.RunSpec:
     return microsfl.RunSpec.parse(
         {
-            "run": {"name": "resnet", "rounds": rounds},
-            "data": {"dataset": "benchmarks.data:images", "clients": 2, "partition": "iid", "batch_size": 64},
+            "run": {"name": "resnet", "rounds": 2 if quick else 6},
+            "data": {
+                "dataset": f"benchmarks.data:{'images_few' if quick else 'images'}",
+                "clients": 2,
+                "partition": "iid",
+                "batch_size": 64,
+            },
             "model": {"name": "resnet18"},
             "strategy": {"client_optimizer": {"lr": 0.01}, "body_optimizer": {"lr": 0.001}},
             "servers": {"split": 2, "graph_cache_mb": GRAPH_CACHE_MB},

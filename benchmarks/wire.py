@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -76,7 +77,7 @@ class Client:
 
     def unit(self, tensor: torch.Tensor) -> None:
         """One round of sending and getting back, of activations and of gradients, all like `tensor`."""
-        key = {"run": RUN, "round": 0, "client": self.name, "unit": self.number}
+        key: dict[str, Any] = {"run": RUN, "round": 0, "client": self.name, "unit": self.number}
         self.number += 1
         tensors = {"0": tensor}
         there = self.servers.forward(Forward(**key, needs_grad=("0",), activations=tensors))
@@ -93,6 +94,12 @@ def timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - began_at
 
 
+def echo(sock: socket.socket, size_bytes: int) -> None:
+    """Send back what comes, twice."""
+    for _ in range(2):
+        sock.sendall(receive(sock, size_bytes))
+
+
 def loopback(size_bytes: int) -> float:
     """Seconds for two turns of `size_bytes` / 2 there and as much back."""
     block = bytes(size_bytes // 2)
@@ -101,7 +108,7 @@ def loopback(size_bytes: int) -> float:
         with far:
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            thread = threading.Thread(target=lambda: [far.sendall(receive(far, len(block))) for _ in range(2)])
+            thread = threading.Thread(target=echo, args=(far, len(block)))
             thread.start()
             began_at = time.perf_counter()
             for _ in range(2):

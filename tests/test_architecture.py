@@ -40,9 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client"},
     # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
     # not know it, and stays without services: the command line chooses between the two.
-    "simulate": {
-        "errors", "spec", "config", "device", "core", "wire", "store", "sync", "zoo", "client", "services", "launch",
-    },  # fmt: skip
+    "simulate": {*BELOW, "device", "core", "wire", "store", "sync", "zoo", "client", "services", "launch"},
     # Simulations of many runs, and real ones, side by side.
     "compare": {".", *BELOW, "schema", "core", "zoo", "launch", "simulate"},
     "profile": {"errors", "launch"},

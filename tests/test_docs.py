@@ -254,7 +254,7 @@ def endpoints() -> Iterator[tuple[str, set[tuple[str, str]]]]:
     fed = fed_server.create_replica(FedServerSettings(store_url="memory://"), store)
     yield "Split server", served(create_app(split, 1))
     yield "Fed server", served(create_app(fed, 1))
-    yield "Coordinator", served(coordinator.router)
+    yield "Coordinator", served(coordinator.router) | served(coordinator.quick)
     split.close()
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import tomllib
 
 import pytest
 
 from experiments import results
+from experiments.formats import __main__ as formats
+from microsfl.compare.config import parse_comparison
+from microsfl.compare.grid import cells
 
 Rows = dict[tuple[str, str], dict[str, str]]
 
@@ -38,3 +42,27 @@ def test_the_recommended_settings_do_what_is_claimed(partition: str, mnist: Rows
 def test_the_largest_drop_is_that_after_the_first_rounds() -> None:
     assert results.largest_drop([0.9, 0.1, 0.5, 0.5, 0.5, 0.5, 0.6, 0.57, 0.7]) == pytest.approx(0.03)
     assert results.largest_drop([0.0, 0.0, 0.0, 0.0, 0.0, 0.1, 0.2]) == pytest.approx(-0.1)
+
+
+def test_the_cost_of_the_formats_is_as_its_file_has_it() -> None:
+    """`python -m experiments.formats` writes it again."""
+    assert formats.PAGE.read_text("utf-8") == formats.page()
+
+
+def test_no_format_costs_a_point_of_accuracy_on_skewed_labels() -> None:
+    """As the page says; of two classes a client it says what it costs."""
+    with formats.TABLE.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["data"] in ("digits", "mnist")]
+    assert len(rows) == 2 * 7
+    assert all(abs(float(row["difference"])) < 0.01 for row in rows)
+    bytes_of = {(row["data"], row["label"]): float(row["bytes_per_round"]) for row in rows}
+    for data in ("digits", "mnist"):
+        assert bytes_of[data, "int8"] < 0.5 * bytes_of[data, "float32"]
+
+
+@pytest.mark.parametrize("name", sorted(formats.TITLES))
+def test_the_formats_are_compared_with_all_else_alike(name: str) -> None:
+    values = tomllib.loads((formats.ROOT / "experiments" / "formats" / f"{name}.toml").read_text())
+    specs = [cell.spec.decisive for cell in cells(parse_comparison(values))]
+    assert len({spec.wire.model_dump_json() for spec in specs}) == 7
+    assert len({spec.model_copy(update={"wire": specs[0].wire, "run": specs[0].run}).to_json() for spec in specs}) == 1

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import click
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -120,9 +121,9 @@ def main(arguments: Sequence[str]) -> None:
                 one, whole = (sum(values) / len(values) for values in (errors.batches, errors.rounds))
                 table.setdefault(name, {})[f"{data}, {model}"] = f"{100 * one:.2f} / {100 * whole:.2f}"
     for title, table in zip(("body, from output gradients", "front, from cut-layer gradients"), tables, strict=True):
-        print(f"\nPercent off, a batch / a round: {title}\n")
+        click.echo(f"\nPercent off, a batch / a round: {title}\n")
         rows = [{"sent": name, **table[name]} for name in sorted(table)]
-        print("\n".join(markdown_table(list(rows[0]), rows)))
+        click.echo("\n".join(markdown_table(list(rows[0]), rows)))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,14 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
 
+from microsfl.launch.profile_rows import read_rows
 from microsfl.launch.run_folder import METRICS
 from microsfl.launch.spec_file import read_spec
 from microsfl.store.objects import open_store
@@ -92,6 +96,30 @@ def test_metrics_has_a_row_for_each_round_and_client(finished: Finished) -> None
     assert sum(int(row["bytes_up"]) + int(row["eval_bytes_up"]) for row in table) == summary["bytes_up"]
     last = [(float(row["test_accuracy"]), int(row["test_samples"])) for row in table[-5:]]
     assert summary["accuracy"] == pytest.approx(sum(a * n for a, n in last) / sum(n for _, n in last))
+
+
+def test_the_profile_has_where_every_second_of_a_client_went_and_every_request(finished: Finished) -> None:
+    found: defaultdict[tuple[int, str, str], float] = defaultdict(float)
+    counts: Counter[str] = Counter()
+    for row in read_rows(finished.folder):
+        if row.role == "client":
+            found[row.round, row.participant, row.task] += row.seconds or 0.0
+        counts[row.phase if row.role == "request" else f"{row.role} {row.phase}"] += row.count or 0
+    expected = {
+        (int(row["round"]), row["client"], task): float(row[column])
+        for row in rows(finished)
+        for task, column in (("train", "seconds"), ("evaluate", "eval_seconds"))
+    }
+    assert found == pytest.approx(expected, abs=1e-4)
+    closed = finished.summary["rounds"]  # by the coordinator
+    assert counts["split-server requests"] == counts["split-requests"] + closed
+    assert counts["fed-server requests"] == counts["fed-requests"] + closed
+    units = counts["split-server hits"] + counts["split-server misses"]
+    assert units == counts["split-requests"] / 2 - 5 * closed / 2  # two for each, and one to evaluate
+    shown = subprocess.run(
+        [sys.executable, "-m", "microsfl", "profile", str(finished.folder)], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(name in shown for name in ("client-04", "split-server-1", "fed-server", "evaluation"))
 
 
 def test_every_batch_is_a_contribution_in_one_commit_a_round(finished: Finished) -> None:

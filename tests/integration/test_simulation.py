@@ -27,6 +27,10 @@ CASES: dict[str, Tables] = {
         "strategy": {"front_update": "round", "schedule": "cosine", "warmup_rounds": 1},
         "privacy": {"noise_std": 0.1, "noise_seed": "run"},
     },
+    "filesync-int8": {
+        "strategy": {"front_update": "round", "unit": 3},
+        "wire": {"activations": "int8", "gradients": "int8"},
+    },
     "sflv1": {},
     "sflv2": {"run": {"participants": 2}, "strategy": {"server_optimizer": {"name": "FedAdam", "lr": 0.02}}},
     "sl": {"run": {"participants": 2}},
@@ -35,14 +39,14 @@ CASES: dict[str, Tables] = {
     "local": {},
     "centralized": {},
 }
-QUICK = ("filesync-vanilla", "sl", "cse-fsl", "local")
+QUICK = ("filesync-vanilla", "filesync-int8", "sl", "cse-fsl", "local")
 
 
 def spec_of(case: str) -> RunSpec:
     tables: Tables = {
         "run": {"name": f"equal-{case}", "rounds": 2},
         "data": {"clients": 3},
-        "strategy": {"name": case.removesuffix("-vanilla")},
+        "strategy": {"name": case.removesuffix("-vanilla").removesuffix("-int8")},
     }
     for name, table in CASES[case].items():
         tables[name] = {**tables.get(name, {}), **table}

@@ -170,7 +170,10 @@ def test_everything_that_crosses_a_cut_is_compressed_and_nothing_else() -> None:
             answered: Any = Gradients if asked is Backward else Outputs
             request, response = asked.unpack(body or b""), answered.unpack(answer.data)
             groups = ("activations", "gradients", "outputs")
-            found = [*(getattr(request, name, {}) for name in groups), *(getattr(response, name, {}) for name in groups)]
+            found = [
+                *(getattr(request, name, {}) for name in groups),
+                *(getattr(response, name, {}) for name in groups),
+            ]
             crossed.setdefault(path, set()).update(name for tensors in found for name in tensors)
         return answer
 

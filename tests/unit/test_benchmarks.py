@@ -112,3 +112,8 @@ def test_only_the_named_ones_are_measured(latest: Path, monkeypatch: pytest.Monk
     use(monkeypatch, one=measuring(SLOW), other=measuring(LARGE))
     assert command.main(["--only", "other"]) == 0
     assert [row["name"] for row in json.loads(latest.read_text())] == ["large"]
+
+
+def test_a_busy_machine_is_told() -> None:
+    assert command.busy(0.1, 2) == ""
+    assert "3.0 processes were at work on its 2 cores" in command.busy(3.0, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,14 @@ from microsfl.launch.profile_rows import COLUMNS, FILE, Row, read_rows, tidy
 from microsfl.launch.run_folder import RunFolder
 from microsfl.profile.picture import draw
 from microsfl.profile.report import ROWS, tables
-from microsfl.profile.summary import CLIENT_PHASES, WAITS, Profile, summarize
+from microsfl.profile.summary import CLIENT_PHASES, ROUND_PHASES, SERVER_PHASES, WAITS, Profile, summarize
 from microsfl.simulate.training import train
 from microsfl.spec import RunSpec
+from microsfl.wire.timing import read_timing
+
+DOCS = Path(__file__).parents[2] / "docs"
+GUIDE = (DOCS / "guides" / "profiling.md").read_text()
+WIRE = (DOCS / "reference" / "wire.md").read_text()
 
 Json = dict[str, Any]
 
@@ -222,6 +228,27 @@ def test_a_run_that_was_stopped_in_its_first_round_shows_what_there_is(
     printed = capsys.readouterr().out
     assert "1 client while training" in printed
     assert "rounds" not in printed
+
+
+# What the documentation says
+
+
+def test_the_guide_has_every_phase_and_no_other() -> None:
+    def named(title: str) -> list[str]:
+        text = GUIDE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+        return re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)
+
+    assert set(named("A client")) == {*CLIENT_PHASES, "model"}
+    assert named("A server") == [*SERVER_PHASES]
+    assert [*re.findall(r"`(\w+)`", GUIDE.split("A row for each number: ")[1].split(".")[0])] == [*COLUMNS]
+    assert all(f"`{part}`" in GUIDE for part in ROUND_PHASES)
+
+
+def test_the_header_in_the_reference_is_one() -> None:
+    [shown] = re.findall(r"^server-timing: (.*)$", WIRE, re.MULTILINE)
+    timing = read_timing(shown)
+    assert timing is not None
+    assert timing.header() == shown
 
 
 def test_many_participants_are_cut_short() -> None:

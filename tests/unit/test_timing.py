@@ -17,7 +17,7 @@ from microsfl.wire.timing import HEADER, PHASES, Timing, read_timing
 
 TIMING = Timing(0.001, 0.002, 0.003, 0.004, 0.005, "split-server-0", "hit")
 VALUE = (
-    "queue;dur=1.000, decode;dur=2.000, compute;dur=3.000, store;dur=4.000, encode;dur=5.000, "
+    "queue;dur=1.0000, decode;dur=2.0000, compute;dur=3.0000, store;dur=4.0000, encode;dur=5.0000, "
     "server;desc=split-server-0, graph;desc=hit"
 )
 
@@ -51,9 +51,10 @@ def test_what_a_proxy_adds_is_skipped() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        None, "", "queue", "cdn-cache;desc=HIT", VALUE.removeprefix("queue;dur=1.000, "), VALUE.replace("1.000", "nan"),
-        VALUE.replace("1.000", "inf"), VALUE.replace("1.000", "-1"), VALUE.replace("1.000", "1e400"),
-        VALUE.replace("1.000", "9" * 20), VALUE.replace("1.000", "1_0"), VALUE.replace("1.000", "١"),
+        None, "", "queue", "cdn-cache;desc=HIT", VALUE.removeprefix("queue;dur=1.0000, "),
+        VALUE.replace("1.0000", "nan"), VALUE.replace("1.0000", "inf"),
+        VALUE.replace("1.0000", "-1"), VALUE.replace("1.0000", "1e400"),
+        VALUE.replace("1.0000", "9" * 20), VALUE.replace("1.0000", "1_0"), VALUE.replace("1.0000", "١"),
         f"{VALUE}, {'x' * 1000}", VALUE.replace(", ", ",\n"), "," * 1000,
     ],
 )  # fmt: skip
@@ -231,7 +232,7 @@ def test_the_parts_of_the_requests_add_up_to_what_they_took() -> None:
     assert (traffic.up, traffic.down) == (11, 27)
 
 
-@pytest.mark.parametrize("value", [VALUE, "rubbish", VALUE.replace("1.000", "999999999")])
+@pytest.mark.parametrize("value", [VALUE, "rubbish", VALUE.replace("1.0000", "999999999")])
 def test_a_server_that_says_it_had_it_for_longer_than_it_took_is_not_believed(value: str) -> None:
     traffic = Traffic()
     traffic.add(1, 1, {HEADER: value}, 0.014)

@@ -38,7 +38,7 @@ class Row:
 
 
 def tidy(profile: Iterable[Json]) -> Iterator[Row]:
-    """The rows of what the coordinator's API tells, in its order; at the end the servers', summed over who asked them."""
+    """The rows of what the coordinator's API tells, in its order; then the servers', summed over who asked them."""
     servers: defaultdict[tuple[Any, ...], float] = defaultdict(float)
     for one in profile:
         about = (one["round"], one["task"], one["participant"])

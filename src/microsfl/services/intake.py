@@ -80,6 +80,7 @@ class Intake:
         self._records, self._roster, self._clock = records, roster, clock
         self._patience_s, self._then = patience_s, then
         self._waiting: defaultdict[str, list[News]] = defaultdict(list)
+        self._takers: dict[str, asyncio.Task[None]] = {}
 
     async def take(self, run: Run, event: Event, brought: Row | None = None, client: str | None = None) -> bool:
         """Take `event` with the columns it `brought`; False when it changes nothing.
@@ -87,35 +88,35 @@ class Intake:
         Raises:
             StoreUnavailable: when the records could not be written for `patience_s`; then nothing has changed either.
         """
-        news = News(event, brought or {}, client, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        news = News(event, brought or {}, client, loop.create_future())
         self._waiting[run.name].append(news)
-        async with run.lock:
-            if not news.changed.done():  # else whoever had the lock before has taken it along
-                await self._take_all(run)
+        taker = self._takers.get(run.name)
+        if taker is None or taker.done():
+            self._takers[run.name] = loop.create_task(self._take_all(run))
         return await news.changed
 
     async def _take_all(self, run: Run) -> None:
-        # Whoever is cancelled here leaves the news to the next one in the line.
-        news, steps = list(self._waiting[run.name]), Steps(run.draft())
+        async with run.lock:
+            while news := self._waiting.pop(run.name, None):
+                try:
+                    await self._take(run, news)
+                except Exception as error:  # noqa: BLE001  (raised to all whose news this was)
+                    for one in news:
+                        if not one.changed.done():
+                            one.changed.set_exception(error)
+
+    async def _take(self, run: Run, news: Sequence[News]) -> None:
+        steps = Steps(run.draft())
         changed = [self._add(steps, one) for one in news]
-        problem: Exception | None = None
         if steps.made:
-            try:
-                await insist(partial(steps.save, self._records), self._patience_s)
-            except Exception as error:  # noqa: BLE001  (raised to all whose news this was)
-                problem = error
-        del self._waiting[run.name][: len(news)]
-        if problem is None and steps.made:
+            await insist(partial(steps.save, self._records), self._patience_s)
             for step in steps.made:
                 take(run, step)
             self._then(run, steps.commands)
         for one, has_changed in zip(news, changed, strict=True):
-            if one.changed.done():
-                continue
-            if problem is None:
+            if not one.changed.done():
                 one.changed.set_result(has_changed)
-            else:
-                one.changed.set_exception(problem)
 
     def _add(self, steps: Steps, news: News) -> bool:
         """Whether the event changes anything. What is wrong about one concerns none of the others."""

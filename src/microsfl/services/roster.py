@@ -26,6 +26,7 @@ FED_SERVER = "fed-server"
 SERVER_LEASE_S = 6.0
 CLIENT_LEASE_S = 15.0
 FLUSH_EVERY_S = 3.0
+FLUSH_ROWS = 100
 
 
 class Roster:
@@ -55,16 +56,16 @@ class Roster:
             event("participants not written", logging.WARNING, error=str(error))
 
     async def flush(self) -> None:
-        """Write what changed since the last time, in one transaction."""
-        changed, self._unwritten = self._unwritten, set()
-        if not changed:
-            return
-        rows = [self._known[one] for one in sorted(changed)]
-        try:
-            await asyncio.to_thread(self._records.save_participants, rows)
-        except BaseException:
-            self._unwritten |= changed
-            raise
+        """Write what changed since the last time, in transactions so small that they hold up no answer."""
+        changed, self._unwritten = sorted(self._unwritten), set()
+        while changed:
+            rows = [self._known[one] for one in changed[:FLUSH_ROWS]]
+            try:
+                await asyncio.to_thread(self._records.save_participants, rows)
+            except BaseException:
+                self._unwritten.update(changed)
+                raise
+            changed = changed[FLUSH_ROWS:]
 
     def all(self) -> list[Participant]:
         return [self._known[one] for one in sorted(self._known)]

@@ -1,16 +1,15 @@
 """Contributions: how one is read, and how thousands are added up in constant memory.
 
 The sum is a tree, by definition: of the units in sorted order, each GROUP that follow on each other are added up in
-that order, and then the groups' sums in theirs, all in float64. Who reads what when has no part in that. So any number
-of threads may read and add groups at the same time, and the sum has the same bits (docs/decisions/0008-reduce-at-scale.md).
+that order, and then the groups' sums in theirs, all in float64. So it has the same bits whoever adds up which group,
+and however many threads read ahead (docs/decisions/0008-reduce-at-scale.md).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from queue import SimpleQueue
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,11 @@ from .ahead import in_order
 from .commits import LeftOut, Taken
 
 GROUP = 64
-# Bound of what is read, and again of what is being added up, before its turn; one is always allowed.
+# Bound of what is read ahead, what is just being added up among it; two contributions are always allowed.
 AHEAD_BYTES = 16 * 2**20
 # Of smaller contributions most of the work is Python's, which does one thing at a time.
 WORTH_A_THREAD_BYTES = 2**17
-SLACK_BYTES = 4096  # by which the headers of contributions to one body differ at most; more is allowed, and slower
+SLACK_BYTES = 4096  # the headers of contributions to one body differ by less
 
 
 def read(store: Get, unit: UnitKey) -> Contribution:
@@ -60,8 +59,23 @@ class Sum:
     """What contributions come to, and what a commit says about each of them."""
 
     reduction: Reduction
-    taken: list[Taken]
-    left_out: list[LeftOut]
+    taken: list[Taken] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def merge(self, other: Sum) -> None:
+        """Take in `other`, which is not to be used any more."""
+        self.reduction.merge(other.reduction)
+        self.taken += other.taken
+        self.left_out += other.left_out
+
+
+@dataclass(frozen=True)
+class Term:
+    """What one contribution adds. The arrays are where it was read into."""
+
+    taken: Taken
+    gradients: dict[str, Array] = field(default_factory=dict)
+    buffers: dict[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,90 +98,79 @@ class Adder:
             FileNotFoundError: when one of them is not there any more.
             StoreCorrupt: when one is damaged.
         """
-        total = Sum(self.step.reduction(), [], [])
-        if not units:
-            return total
-        size = self.store.size(keys.contribution(units[0]))
-        groups = [units[at : at + GROUP] for at in range(0, len(units), GROUP)]
-        threads = _threads(size, len(groups))
-        readers = max(1, min(self.store.readers, AHEAD_BYTES // (threads * size)))
-        for group in in_order(groups, lambda group: self._group(group, size, readers), threads):
-            total.reduction.merge(group.reduction)
-            total.taken += group.taken
-            total.left_out += group.left_out
-        return total
-
-    def _group(self, units: Sequence[UnitKey], size: int, readers: int) -> Sum:
-        """The sum of one group, each read into memory that another one before it was read into."""
-        group = Sum(self.step.reduction(), [], [])
-        free: SimpleQueue[memoryview] = SimpleQueue()
-        for _ in range(readers):
-            free.put(_memory(size + SLACK_BYTES))
-
-        def read_next(unit: UnitKey) -> tuple[UnitKey, memoryview, int]:
-            return unit, *self._read(unit, free.get())
-
-        for unit, memory, used in in_order(units, read_next, readers):
-            self._add(group, unit, memory[:used])
-            free.put(memory)
-        if not group.reduction.is_finite():
+        total, group = Sum(self.step.reduction()), Sum(self.step.reduction())
+        for number, term in enumerate(self._terms(units), 1):
+            self._add(group, term)
+            if number % GROUP == 0 or number == len(units):
+                total.merge(group)
+                group = Sum(self.step.reduction())
+        if not total.reduction.is_finite():
             for unit in units:
                 read(self.store, unit)  # raises for one that is not
-        return group
+        return total
 
-    def _read(self, unit: UnitKey, memory: memoryview) -> tuple[memoryview, int]:
-        """The file of a unit: in `memory`, or in more of it where that is too little, and its size."""
+    def _terms(self, units: Sequence[UnitKey]) -> Iterator[Term]:
+        """What each of the units adds, in memory that is used again for those after it."""
+        if not units:
+            return iter(())
+        size = self.store.size(keys.contribution(units[0])) + SLACK_BYTES
+        threads = self.store.readers
+        if threads == 1 and (size < WORTH_A_THREAD_BYTES or _cores() == 1):
+            threads = 0
+        rooms = max(2, min(2 * threads + 1, AHEAD_BYTES // size)) if threads else 1
+        return in_order(units, self._term, [Room(self.store, size) for _ in range(rooms)], min(threads, rooms))
+
+    def _term(self, unit: UnitKey, room: Room) -> Term:
+        """What a unit adds. Of what its file says only what is used is looked at: its hash vouches for the rest."""
         path = keys.contribution(unit)
         try:
-            return memory, self.store.read_into(path, memory)
-        except BufferError:
-            memory = _memory(self.store.size(path) + SLACK_BYTES)
-            return memory, self.store.read_into(path, memory)
-
-    def _add(self, group: Sum, unit: UnitKey, content: memoryview) -> None:
-        """Take in a file. Of what it says only that is looked at which is used: the hash vouches for its writer."""
-        try:
-            packet = opened(content, hashed=True)
-            fields = packet.fields
-            _check_key(unit, (fields.get("run"), fields.get("round"), fields.get("client"), fields.get("unit")))
-            one = Taken(
-                client=unit.client,
-                unit=unit.unit,
-                batches=fields.get("batches", 1),
-                samples=fields.get("samples"),
-                version=fields.get("version"),
-            )
+            packet = opened(room.filled(path), hashed=True)
+            said = packet.fields
+            _check_key(unit, tuple(said.get(name) for name in ("run", "round", "client", "unit")))
+            counts = {name: said.get(name) for name in ("samples", "version")}
+            term = Term(Taken(client=unit.client, unit=unit.unit, batches=said.get("batches", 1), **counts))
         except (InputError, pydantic.ValidationError) as error:
-            raise StoreCorrupt(f"'{keys.contribution(unit)}' cannot be read: {error}") from None
+            raise StoreCorrupt(f"'{path}' cannot be read: {error}") from None
+        for entry in packet.entries:
+            kind, _, name = entry.name.partition(".")
+            (term.gradients if kind == "gradients" else term.buffers)[name] = entry.array(packet.data), entry.dtype
+        return term
+
+    def _add(self, group: Sum, term: Term) -> None:
+        one = term.taken
         age = self.version - one.version
         if self.max_staleness is not None and age > self.max_staleness:
             reason = f"computed on version {one.version}, {age} commits before; max_staleness is {self.max_staleness}"
             group.left_out.append(LeftOut(client=one.client, unit=one.unit, reason=reason))
-            return
-        gradients: dict[str, Array] = {}
-        buffers: dict[str, Array] = {}
-        for entry in packet.entries:
-            kind, _, name = entry.name.partition(".")
-            (gradients if kind == "gradients" else buffers)[name] = entry.array(packet.data), entry.dtype
-        group.reduction.add(gradients, buffers, batches=one.batches, samples=one.samples, staleness=age)
-        group.taken.append(one)
+        else:
+            counts = {"batches": one.batches, "samples": one.samples, "staleness": age}
+            group.reduction.add(term.gradients, term.buffers, **counts)
+            group.taken.append(one)
+
+
+class Room:
+    """Memory that files are read into, one after the other. It grows where one does not fit."""
+
+    def __init__(self, store: Store, size: int) -> None:
+        self.store = store
+        self._fit(size)
+
+    def filled(self, path: str) -> memoryview:
+        """The file at `path`, until the next one is read."""
+        try:
+            size = self.store.read_into(path, self.view)
+        except BufferError:
+            self._fit(self.store.size(path))
+            size = self.store.read_into(path, self.view)
+        return self.view[:size]
+
+    def _fit(self, size: int) -> None:
+        self.view = memoryview(np.empty(size, np.uint8))  # type: ignore[arg-type]
 
 
 def _check_key(unit: UnitKey, said: tuple[Any, ...]) -> None:
     if said != (unit.run, unit.round, unit.client, unit.unit):
         raise StoreCorrupt(f"'{keys.contribution(unit)}' is the contribution of {said}.")
-
-
-def _memory(size: int) -> memoryview:
-    """Memory that can be written to, and is not filled with zeros first."""
-    return memoryview(np.empty(size, np.uint8))  # type: ignore[arg-type]
-
-
-def _threads(size: int, groups: int) -> int:
-    """Threads for that many groups of contributions of that size: a sum in float64, what is read and what is added."""
-    if size < WORTH_A_THREAD_BYTES:
-        return 1
-    return max(1, min(_cores(), groups, AHEAD_BYTES // (4 * size)))
 
 
 def _cores() -> int:

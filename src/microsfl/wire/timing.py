@@ -42,8 +42,8 @@ class Timing(NamedTuple):
         """The header's value, in milliseconds as the header has them."""
         queue, decode, compute, store, encode, server, graph = self
         return (
-            f"queue;dur={1e3 * queue:.3f}, decode;dur={1e3 * decode:.3f}, compute;dur={1e3 * compute:.3f}, "
-            f"store;dur={1e3 * store:.3f}, encode;dur={1e3 * encode:.3f}"
+            f"queue;dur={1e3 * queue:.4f}, decode;dur={1e3 * decode:.4f}, compute;dur={1e3 * compute:.4f}, "
+            f"store;dur={1e3 * store:.4f}, encode;dur={1e3 * encode:.4f}"
             f"{', server;desc=' + server if server else ''}{', graph;desc=' + graph if graph else ''}"
         )
 
