@@ -26,7 +26,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from microsfl import RunSpec
-from microsfl.client.transport import Coordinator, Http
+from microsfl.client.coordinator import Coordinator
+from microsfl.client.http import Http
 from microsfl.config import CoordinatorSettings
 from microsfl.launch.child import Child, end
 from microsfl.launch.control import Control

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 import microsfl
-from microsfl.client.transport import Http, SplitServers
+from microsfl.client.http import Http
+from microsfl.client.transport import SplitServers
 from microsfl.wire.messages import Backward, Forward
 
 from .figures import Figure

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 
 import microsfl
-from microsfl.client.transport import Coordinator, Http
+from microsfl.client.coordinator import Coordinator
+from microsfl.client.http import Http
 
 SPEC = {"run": {"name": "recovery", "managed": False}, "servers": {"split": 3, "restarts": 10**6}}
 

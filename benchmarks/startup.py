@@ -1,10 +1,10 @@
 """What `microsfl run` costs besides training.
 
-The command with its default settings (digits, 5 clients, 2 split servers, 20 rounds) as a process of its own in an empty
-folder, and the seconds from its start to its end. Training is what its summary says: from the begin of the first round
-to the end of the last one, averaging, commits and evaluations included, by the coordinator's clock. The rest (imports,
-the start of six processes and the check of the specification before; results, plots and the end of the processes after)
-is not training. Repetitions follow one another, the first after one that is not counted and fills the file cache.
+The command with its default settings (digits, 5 clients, 2 split servers, 20 rounds) as a process of its own in an
+empty folder, and the seconds from its start to its end. Training is what its summary says: from the begin of the first
+round to the end of the last one, averaging, commits and evaluations included, by the coordinator's clock. The rest is
+not: before it imports, the check of the specification and the start of the processes; after it results, plots and the
+end of the processes. Repetitions follow one another, after one that is not counted and fills the file cache.
 """
 
 from __future__ import annotations

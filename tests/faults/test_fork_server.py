@@ -18,7 +18,8 @@ def test_a_run_outlives_its_fork_server(tmp_path: Path, calm: Outcome) -> None:
     names = ("split-server-0", "fed-server", "clients-0")
     with cluster(tmp_path / "run") as own:
         forks = own.federation._forks
-        assert forks is not None and forks.pid is not None
+        assert forks is not None
+        assert forks.pid is not None
         before = {child.name: child.process for child in own.federation.children}
         os.kill(forks.pid, signal.SIGKILL)
         spec = spec_of("orphans")

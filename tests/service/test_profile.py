@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from microsfl.client.transport import Http, SplitServers
+from microsfl.client.http import Http
+from microsfl.client.transport import SplitServers
 from microsfl.config import SplitServerSettings
 from microsfl.errors import TensorMismatch
 from microsfl.records import Records

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from microsfl.client import transport
-from microsfl.client.transport import Http, SplitServers
+from microsfl.client.http import Http
+from microsfl.client.transport import SplitServers
 from microsfl.errors import ActivationsMissing, MicrosflError, RoundClosed, StoreCorrupt, Unreachable
 from microsfl.wire.messages import Backward, Gradients
 

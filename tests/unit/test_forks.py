@@ -67,7 +67,7 @@ def errands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def forks(errands: Path) -> Iterator[Forks]:
+def forks(errands: Path) -> Iterator[Forks]:  # noqa: ARG001 - servers are started in that folder
     with Forks(["microsfl.launch.aside"]) as found:
         yield found
 
@@ -92,7 +92,7 @@ def test_credentials_reach_no_other_process(forks: Forks) -> None:
     """Law 6: neither the server nor what its children were at first has the launcher's, or another child's."""
     first = forks.start(job("stay", SECRET="first"), STDERR)
     second = forks.start(job("stay", SECRET="second"), STDERR)
-    assert first.stdout.readline() and second.stdout.readline()
+    assert all([first.stdout.readline(), second.stdout.readline()])
     assert forks.pid is not None
     for pid in (forks.pid, first.pid, second.pid):
         assert "PYTHONPATH" in environment_of(pid)
@@ -142,8 +142,11 @@ def test_a_server_that_hangs_is_given_up(forks: Forks, monkeypatch: pytest.Monke
     assert forks.pid is None
 
 
-def test_the_server_ends_with_the_launcher(errands: Path) -> None:
-    code = "from microsfl.launch.forks import Forks; f = Forks([]); f._control.recv(1); print(f.pid, flush=True); input()"
+@pytest.mark.usefixtures("errands")
+def test_the_server_ends_with_the_launcher() -> None:
+    code = (
+        "from microsfl.launch.forks import Forks; f = Forks([]); f._control.recv(1); print(f.pid, flush=True); input()"
+    )
     launcher = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with launcher:
         assert launcher.stdout is not None
@@ -159,12 +162,14 @@ def test_a_server_with_other_threads_forks_nothing(errands: Path) -> None:
         forks.start(job("tell"), STDERR)
 
 
-def test_what_the_roles_import_starts_no_thread(errands: Path) -> None:
+@pytest.mark.usefixtures("errands")
+def test_what_the_roles_import_starts_no_thread() -> None:
     with Forks() as forks:
         assert forks.start(job("tell"), STDERR).wait(DEADLINE_S) == 0
 
 
-def test_where_nothing_can_be_forked_there_is_no_server(errands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("errands")
+def test_where_nothing_can_be_forked_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with Forks() as forks:
         assert forks.pid is None
@@ -183,7 +188,7 @@ def test_an_errand_is_done_by_a_child(forks: Forks) -> None:
 
 
 def test_an_errand_s_error_is_raised_here(forks: Forks) -> None:
-    with pytest.raises(InvalidSetting, match="^seven is too many$"):
+    with pytest.raises(InvalidSetting, match=r"^seven is too many$"):
         aside(forks, "errands:complain", {})
 
 

@@ -24,8 +24,10 @@ from ..spec import DATASETS, RunSpec
 from ..zoo.datasets import Data, labels, load_data
 from ..zoo.deal import deal
 from ..zoo.parts import build_parts, client_side, load_front
+from .coordinator import Coordinator
+from .http import Http
 from .trainer import Task, Trainer
-from .transport import Coordinator, FedServer, Http, SplitServers
+from .transport import FedServer, SplitServers
 from .units import LocalData
 
 ROLE = "client"

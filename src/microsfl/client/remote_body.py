@@ -18,7 +18,9 @@ from ..errors import InputError, RunNotActive, Unreachable
 from ..spec import RunSpec, check_id
 from ..wire.messages import Backward, Forward, Outputs, Predict, Tensors
 from ..wire.tensors import decode
-from .transport import Coordinator, Http, SplitServers
+from .coordinator import Coordinator
+from .http import Http
+from .transport import SplitServers
 
 SERVERS_FRESH_S = 10.0
 

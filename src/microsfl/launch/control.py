@@ -1,12 +1,13 @@
-"""What the launcher asks of a run's servers: the coordinator's API for whoever directs a run, and the trained model."""
+"""The coordinator's API for whoever directs a run."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..client.transport import Coordinator, FedServer, Http, SplitServers
+from ..client.coordinator import Coordinator
+from ..client.http import Http
 from ..errors import RunExists
-from ..spec import RunSpec, Traits
+from ..spec import RunSpec
 
 RETRY_S = 60.0  # all servers are on this machine, and are started again there when they end
 
@@ -55,11 +56,3 @@ class Control(Coordinator):
 
     def rounds(self) -> list[Json]:
         return list(self._ask("GET", f"/api/runs/{self.name}/rounds")["rounds"])
-
-    def weights(self, traits: Traits) -> tuple[bytes | None, bytes | None]:
-        """The newest weights files: of the body, and of what clients exchange; None for what the strategy lacks."""
-        self.participants()
-        split = SplitServers(self.http, 0, lambda: self.split_servers)
-        fed = FedServer(self.http, lambda: self.fed_server)
-        body = split.weights(self.name)[1] if traits.split else None
-        return body, fed.weights(self.name)[1] if traits.federated else None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, ProcessSettings, SplitServerSettings
 from ..errors import InputError, OperationError, RunExists, RunFailed
@@ -18,13 +18,11 @@ from ..spec import RunSpec
 from ..store.s3 import area_environment
 from .aside import aside
 from .child import Child, end, terminate
+from .control import Control
 from .forks import Forks
 from .preflight import check_store, resolve
 from .run_folder import RunFolder, default_path
 from .supervisor import Supervisor
-
-if TYPE_CHECKING:
-    from .control import Control
 
 WATCH_S = 1.0  # how soon a process that died is noticed
 PAUSE_S = 0.1  # least time between two looks at a run, whose every report is a change
@@ -155,8 +153,6 @@ class Federation:
             self._forks = self._own.enter_context(Forks())
         # It starts while the fork server imports torch; the others are not started for a wrong specification.
         coordinator = self._spawn("coordinator", "coordinator", self._coordinator())
-        from .control import Control
-
         self.class_counts = self.aside("microsfl.launch.rehearsal:rehearsed")["class_counts"]
         self.folder.write_spec(self.spec)
         self._start_processes(coordinator)

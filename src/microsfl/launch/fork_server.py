@@ -30,13 +30,16 @@ Json = dict[str, Any]
 
 
 def main(modules: Sequence[str]) -> None:
-    """Import `modules`, say that this is done, and fork until the launcher is gone."""
+    """Import `modules`, say that this is done, and fork until the launcher is gone.
+
+    With a second thread, whoever started it, nothing is forked: a fork would copy only the locks that it holds.
+    """
     before = dict(os.environ)
     with importing():
         for module in modules:
             import_module(module)
     if threads() != 1:
-        sys.exit("There are other threads, of which a fork would copy only the locks that they hold.")
+        return
     with socket.socket(fileno=os.dup(0)) as control:
         control.sendall(b"r")
         Server(control, {name: value for name, value in os.environ.items() if before.get(name) != value}).run()
@@ -152,3 +155,4 @@ def _tell(line: socket.socket, number: int) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    os._exit(0)  # without waiting for a thread, or for torch to be taken apart

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..client.transport import FedServer, SplitServers
 from ..core.cut import Parts
-from ..spec import RunSpec
+from ..spec import RunSpec, Traits
 from ..wire.tensors import decode, encode
 from ..zoo.parts import build_parts, load_front
 from .control import Control
@@ -43,9 +44,18 @@ def fetched(question: Json) -> Json:
     spec = RunSpec.parse(question["spec"])
     parts = build_parts(spec, [spec.model.name])
     load_front(spec, parts.front)
-    weights = Control(question["coordinator"], spec.run.name).weights(spec.strategy.traits)
+    weights = _newest(Control(question["coordinator"], spec.run.name), spec.strategy.traits)
     write_parts(Path(question["folder"]), model_files(*weights, parts))
     return {}
+
+
+def _newest(control: Control, traits: Traits) -> tuple[bytes | None, bytes | None]:
+    """The newest weights files: of the body, and of what clients exchange; None for what the strategy lacks."""
+    control.participants()
+    split = SplitServers(control.http, 0, lambda: control.split_servers)
+    fed = FedServer(control.http, lambda: control.fed_server)
+    body = split.weights(control.name)[1] if traits.split else None
+    return body, fed.weights(control.name)[1] if traits.federated else None
 
 
 def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -116,7 +116,7 @@ def _stack(axes: Axes, bars: Bars, order: Sequence[str]) -> None:
         if any(widths):
             axes.barh([*bars], widths, 0.75, left=[*left.values()], color=COLOURS.get(phase, UNKNOWN))
         left = {name: start + width for (name, start), width in zip(left.items(), widths, strict=True)}
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.tick_params(labelsize=8)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -23,7 +23,7 @@ class Answer:
 
 
 class Direct:
-    """Stands where `client.transport.Http` stands; an address is a replica's number, in decimal.
+    """Stands where `client.http.Http` stands; an address is a replica's number, in decimal.
 
     `faults`, where there is one, decides what becomes of a request. What a replica refuses is raised as it is.
     """

@@ -115,7 +115,7 @@ class Forward(UnitMessage):
     version: Natural | None = None
     at_least: Natural = 0
     needs_grad: tuple[str, ...] = ()
-    sticky: bool = False
+    sticky: bool = True
     activations: Tensors
 
 

@@ -1,0 +1,134 @@
+"""Requests to any of several servers, with retries and failover. Knows nothing of what is sent; imports no torch."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..errors import MicrosflError, OperationError, StoreCorrupt, Unreachable, from_wire
+from .connections import Answer, Connections
+
+CONNECT_S = 3.0
+LONGEST_ANSWER_S = 300.0
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 2.0
+AVOID_S = 5.0
+BINARY = "application/octet-stream"
+
+Json = dict[str, Any]
+
+
+class Reply(Protocol):
+    """What came back: a body, and headers that say what is not in it."""
+
+    @property
+    def data(self) -> bytes: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
+class Way(Protocol):
+    """How a request gets to a server."""
+
+    def request(
+        self,
+        method: str,
+        servers: Callable[[], Sequence[str]],
+        path: str,
+        body: bytes | None = None,
+        kind: str = "",
+        wait_s: float = 0.0,
+        /,
+    ) -> Reply:
+        """See `Http.request`."""
+
+
+@dataclass
+class Http:
+    """The connections of a process; says what failed in microsfl's own errors.
+
+    retry_s: how long a request is tried again, on the next server in turn, while servers do not answer or fail. A
+    server that failed is asked last for `AVOID_S` seconds, so that a dead one does not cost every request a time-out.
+    patience_s: how long an answer is waited for before the next server is asked, as a server may hang without dying.
+    It is at least four times the slowest answer so far, and doubles with each turn: asking twice changes nothing, and
+    whoever computes for long is waited for in the end.
+    """
+
+    retry_s: float = 60.0
+    patience_s: float = 5.0
+    connections: Connections = field(default_factory=Connections)
+    _failed_at: dict[str, float] = field(default_factory=dict)
+    _slowest_s: float = 0.0
+
+    def request(
+        self,
+        method: str,
+        servers: Callable[[], Sequence[str]],
+        path: str,
+        body: bytes | None = None,
+        kind: str = "",
+        wait_s: float = 0.0,
+    ) -> Answer:
+        """The first good answer among `servers()` in order, asked anew before each turn.
+
+        Args:
+            kind: the body's media type. wait_s: how long the server may wait before it answers (a long poll).
+
+        Raises:
+            InputError, StoreCorrupt: whatever the server refuses the request with; trying again would not help.
+            Unreachable: when no server gave an answer within `retry_s`.
+        """
+        deadline = time.monotonic() + self.retry_s
+        pause, problem = FIRST_PAUSE_S, "no server is known"
+        patience_s = min(max(self.patience_s, 4 * self._slowest_s), LONGEST_ANSWER_S)
+        while True:
+            for server in sorted(servers(), key=self._failed_lately):
+                answer, problem = self._once(method, server + path, body, kind, wait_s + patience_s)
+                if answer is not None:
+                    return answer
+                self._failed_at[server] = time.monotonic()
+            if time.monotonic() + pause > deadline:
+                raise Unreachable(f"{method} {path} had no answer in {self.retry_s:g} s; last: {problem}.")
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause, patience_s = min(2 * pause, LONGEST_PAUSE_S), min(2 * patience_s, LONGEST_ANSWER_S)
+
+    def _failed_lately(self, server: str) -> bool:
+        return time.monotonic() - self._failed_at.get(server, -AVOID_S) < AVOID_S
+
+    def _once(self, method: str, url: str, body: bytes | None, kind: str, read_s: float) -> tuple[Answer | None, str]:
+        headers = {"content-type": kind} if body is not None else {}
+        asked_at = time.monotonic()
+        try:
+            answer = self.connections.request(method, url, body, headers, connect_s=CONNECT_S, read_s=read_s)
+        except (OSError, http.client.HTTPException) as error:
+            return None, f"{url}: {type(error).__name__}"
+        if answer.status < 300:
+            if kind == BINARY:  # of a long poll it would say nothing
+                self._slowest_s = max(self._slowest_s, time.monotonic() - asked_at)
+            return answer, ""
+        refusal = from_wire(answer.status, _json(answer.data))
+        passes = isinstance(refusal, OperationError) or answer.status >= 500
+        if passes and not isinstance(refusal, StoreCorrupt):  # every replica has the same store
+            return None, f"{url}: {refusal}"
+        raise refusal
+
+
+def json_object(answer: Reply) -> Json:
+    """The answer's body. Raises MicrosflError when it is not a JSON object."""
+    value = _json(answer.data)
+    if not isinstance(value, dict):
+        raise MicrosflError("The server's answer is not a JSON object.")
+    return value
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
