@@ -62,14 +62,12 @@ class Folder:
             return file.read()
 
     def read_into(self, key: str, buffer: memoryview) -> int:
-        descriptor = os.open(f"{self.root}/{key}", os.O_RDONLY )
-        try:
-            size = 0
-            while size < len(buffer) and (got := os.readv(descriptor, [buffer[size:]])):
+        size = 0
+        with open(f"{self.root}/{key}", "rb", buffering=0) as file:
+            while got := file.readinto(buffer[size:]):
                 size += got
-                break
-        finally:
-            os.close(descriptor)
+            if size == len(buffer) and file.read(1):
+                raise BufferError(key)
         return size
 
     def size(self, key: str) -> int:
@@ -79,11 +77,12 @@ class Folder:
         return found.st_size
 
     def list(self, prefix: str) -> list[str]:
-        found, waiting = [], [prefix]
+        found: list[str] = []
+        waiting = [prefix]
         while waiting:
             folder = waiting.pop()
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{self.root}/{folder}") as all_:
-                for entry in all_:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it went meanwhile, or is a file
+                for entry in os.scandir(f"{self.root}/{folder}"):
                     if entry.is_dir():
                         waiting.append(f"{folder}/{entry.name}")
                     elif not _STAGED.search(entry.name):

@@ -55,7 +55,7 @@ _MEANINGS = {
 class Bucket(Obstore):
     """A bucket, or a part of one. Of S3's conditions only `If-None-Match: *` is used, and no e-tag."""
 
-    readers = 16
+    readers = 16  # each waits for an answer most of the time
 
     def create(self, key: str, value: bytes) -> bool:
         try:

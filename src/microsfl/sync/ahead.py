@@ -22,9 +22,9 @@ def in_order(
 
     Args:
         rooms: one or more, and as many as there are threads.
-        threads: 0 leaves all work to the caller's own.
+        threads: one is the caller's own.
     """
-    if not threads:
+    if threads < 2:
         for item in items:
             yield work(item, rooms[0])
         return

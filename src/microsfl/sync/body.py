@@ -21,9 +21,9 @@ from ..errors import StoreCorrupt
 from ..store.verbs import Store
 from ..wire.messages import Contribution, UnitMessage
 from ..wire.tensors import check_finite, decode, encode
-from . import contributions, hand_over, keys
+from . import contributions, hand_over, keys, partials
 from .commits import Chain, Commit, File, LeftOut, Taken
-from .contributions import Adder
+from .contributions import Adder, Sum
 from .convergence import check_next
 from .seals import check_open, seal
 
@@ -159,8 +159,12 @@ class BodySync:
         except FileNotFoundError:
             return None
 
-    def close(self, round_: int) -> Commit:
+    def close(self, round_: int, parts: int = 1) -> Commit:
         """Commit what waits in the round and end it. Doing so again gives the same commit.
+
+        Args:
+            parts: in how many the contributions are added up, each but the first by another replica's `add_up`. What
+                the others do not get done is done here.
 
         Raises:
             RoundNotFound: when the round before is still open.
@@ -172,8 +176,27 @@ class BodySync:
             seal(self.store, self.run, round_)
             if self.rule.turns:
                 self._commit_one_by_one(round_)
-            self._commit(round_, [] if self.rule.turns else self._waiting(round_), closes=True)
+            self._commit(round_, [] if self.rule.turns else self._waiting(round_), closes=True, parts=parts)
             hand_over.forget_round(self.store, self.run, round_)
+            if parts > 1:
+                partials.forget_round(self.store, self.run, round_)
+
+    def add_up(self, round_: int, part: int, parts: int) -> int:
+        """Add up one of several parts of what waits in a round that is being closed; how many sums that gave.
+
+        Raises:
+            RoundNotFound: when the round before is still open.
+        """
+        if self.chain.closing(round_) is not None or self.rule.turns:
+            return 0
+        seal(self.store, self.run, round_)  # what is added after it has no part in the sum
+        left = 0
+        with contextlib.suppress(FileNotFoundError):  # the round was closed, and cleaned up
+            for _ in partials.leave(self._adder(self.chain.head()), self._waiting(round_), part, parts):
+                left += 1
+                if self.chain.closing(round_) is not None:
+                    break
+        return left
 
     def commit_if_due(self, unit: UnitKey, batches: int) -> None:
         """Commit what is due; called after each contribution, of `batches` batches, and before its answer.
@@ -218,7 +241,7 @@ class BodySync:
             if self._commit(unit.round, [unit], closes=False):
                 return
 
-    def _commit(self, round_: int, waiting: list[UnitKey], *, closes: bool) -> bool:
+    def _commit(self, round_: int, waiting: list[UnitKey], *, closes: bool, parts: int = 1) -> bool:
         """Try to create the next version from `waiting`, unless it is settled. False: somebody else was first, and this
         has changed nothing.
         """
@@ -230,23 +253,28 @@ class BodySync:
         if not units and not closes:
             return True
         try:
-            draft = self._draft(head, round_, units)
+            draft = self._draft(head, round_, units, parts)
         except FileNotFoundError:
             return False  # another process has committed it since, and it was cleaned up: whoever closes looks again
         return self._create(draft, closes=closes)
 
-    def _draft(self, head: Commit, round_: int, units: list[UnitKey]) -> Draft:
+    def _draft(self, head: Commit, round_: int, units: list[UnitKey], parts: int = 1) -> Draft:
         """What is to follow `head`, from these contributions.
 
         Raises:
             FileNotFoundError: when one of them is not there any more.
         """
-        max_staleness = None if self.rule.turns else self.rule.max_staleness
-        found = Adder(self.store, self.rule.step, head.version, max_staleness).sum(units)
+        found = Sum(self.rule.step.reduction())
+        for group in partials.sums(self._adder(head), units, parts):
+            found.merge(group)
         state = None
         if found.taken:
             state = self.rule.step.next_state(self.state(head.version), found.reduction, round_)
         return Draft(head, round_, tuple(found.taken), tuple(found.left_out), state)
+
+    def _adder(self, head: Commit) -> Adder:
+        max_staleness = None if self.rule.turns else self.rule.max_staleness
+        return Adder(self.store, self.rule.step, head.version, max_staleness)
 
     def _create(self, draft: Draft, *, closes: bool) -> bool:
         head, number, state = draft.head, draft.head.version + 1, draft.state

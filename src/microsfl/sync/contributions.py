@@ -1,13 +1,12 @@
 """Contributions: how one is read, and how thousands are added up in constant memory.
 
 The sum is a tree, by definition: of the units in sorted order, each GROUP that follow on each other are added up in
-that order, and then the groups' sums in theirs, all in float64. So it has the same bits whoever adds up which group,
-and however many threads read ahead (docs/decisions/0008-reduce-at-scale.md).
+that order, and then the groups' sums in theirs, all in float64. So it has the same bits whoever adds up which group
+(`sync.partials`), and however many threads read ahead. docs/decisions/0008-reduce-at-scale.md has the reasons.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,11 +25,9 @@ from . import keys
 from .ahead import in_order
 from .commits import LeftOut, Taken
 
-GROUP = 64
+GROUP = 128
 # Bound of what is read ahead, what is just being added up among it; two contributions are always allowed.
 AHEAD_BYTES = 16 * 2**20
-# Of smaller contributions most of the work is Python's, which does one thing at a time.
-WORTH_A_THREAD_BYTES = 2**17
 SLACK_BYTES = 4096  # the headers of contributions to one body differ by less
 
 
@@ -52,6 +49,11 @@ def read(store: Get, unit: UnitKey) -> Contribution:
 
 def as_taken(one: Contribution) -> Taken:
     return Taken(client=one.client, unit=one.unit, batches=one.batches, samples=one.samples, version=one.version)
+
+
+def in_groups(units: Sequence[UnitKey]) -> list[Sequence[UnitKey]]:
+    """The groups that the sum of these units, which are sorted, is made of."""
+    return [units[first : first + GROUP] for first in range(0, len(units), GROUP)]
 
 
 @dataclass
@@ -91,33 +93,27 @@ class Adder:
     version: int
     max_staleness: int | None
 
-    def sum(self, units: Sequence[UnitKey]) -> Sum:
-        """The sum of the contributions of these units, which are sorted.
+    def group(self, units: Sequence[UnitKey]) -> Sum:
+        """The sum of a group.
 
         Raises:
             FileNotFoundError: when one of them is not there any more.
             StoreCorrupt: when one is damaged.
         """
-        total, group = Sum(self.step.reduction()), Sum(self.step.reduction())
-        for number, term in enumerate(self._terms(units), 1):
-            self._add(group, term)
-            if number % GROUP == 0 or number == len(units):
-                total.merge(group)
-                group = Sum(self.step.reduction())
-        if not total.reduction.is_finite():
+        found = Sum(self.step.reduction())
+        for term in self._terms(units):
+            self._add(found, term)
+        if not found.reduction.is_finite():
             for unit in units:
                 read(self.store, unit)  # raises for one that is not
-        return total
+        return found
 
     def _terms(self, units: Sequence[UnitKey]) -> Iterator[Term]:
         """What each of the units adds, in memory that is used again for those after it."""
-        if not units:
-            return iter(())
         size = self.store.size(keys.contribution(units[0])) + SLACK_BYTES
-        threads = self.store.readers
-        if threads == 1 and (size < WORTH_A_THREAD_BYTES or _cores() == 1):
-            threads = 0
-        rooms = max(2, min(2 * threads + 1, AHEAD_BYTES // size)) if threads else 1
+        threads, rooms = self.store.readers, 1
+        if threads > 1:
+            rooms = max(2, min(2 * threads, AHEAD_BYTES // size))
         return in_order(units, self._term, [Room(self.store, size) for _ in range(rooms)], min(threads, rooms))
 
     def _term(self, unit: UnitKey, room: Room) -> Term:
@@ -171,8 +167,3 @@ class Room:
 def _check_key(unit: UnitKey, said: tuple[Any, ...]) -> None:
     if said != (unit.run, unit.round, unit.client, unit.unit):
         raise StoreCorrupt(f"'{keys.contribution(unit)}' is the contribution of {said}.")
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -87,7 +87,11 @@ class BodyCopies(BodySync):
         check_converging(after, one.version + 1)
         return Copy(**vars(after), unit=one.unit + one.batches)
 
-    def _draft(self, head: Commit, round_: int, units: list[UnitKey]) -> Draft:
+    def add_up(self, round_: int, part: int, parts: int) -> int:  # noqa: ARG002
+        """0: the copies are stepped by one contribution after the other."""
+        return 0
+
+    def _draft(self, head: Commit, round_: int, units: list[UnitKey], parts: int = 1) -> Draft:  # noqa: ARG002
         """The copies' average, weighted by the samples of their contributions; one copy at a time is in memory."""
         mean = WeightedMean()
         taken: list[Taken] = []

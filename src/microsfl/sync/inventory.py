@@ -19,8 +19,9 @@ from ..store.verbs import List
 from . import keys
 
 Kind = Literal[
-    "spec", "commit", "weights", "optimizer", "seal", "contribution", "activations", "update", "mark", "unknown"
-]
+    "spec", "commit", "weights", "optimizer", "seal", "contribution", "partial", "activations", "update", "mark",
+    "unknown",
+]  # fmt: skip
 
 _NUMBER = r"(?P<number>0|[1-9]\d{0,17})"
 _AREA = rf"(?P<area>{keys.BODY}|{keys.CLIENT})"
@@ -35,11 +36,14 @@ _NAMES: dict[Kind, re.Pattern[str]] = {
     "optimizer": re.compile(rf"{_AREA}/{_NUMBER}/optimizer-{_HASH}\.safetensors"),
     "seal": re.compile(rf"rounds/{_NUMBER}/sealed\.json"),
     "contribution": re.compile(rf"rounds/{_NUMBER}/gradients/{_CLIENT}/{_UNIT}\.safetensors"),
+    "partial": re.compile(rf"rounds/{_NUMBER}/partials/{_HASH}\.safetensors"),
     "activations": re.compile(rf"rounds/{_NUMBER}/activations/{_CLIENT}/{_UNIT}\.safetensors"),
     "update": re.compile(rf"rounds/{_NUMBER}/updates/{_CLIENT}\.safetensors"),
     "mark": re.compile(rf"removed/{_AREA}-{_NUMBER}-(?P<rounds>0|[1-9]\d{{0,17}})\.json"),
 }
-_AREA_OF: dict[Kind, str] = {"contribution": keys.BODY, "activations": keys.BODY, "update": keys.CLIENT}
+_AREA_OF: dict[Kind, str] = {
+    "contribution": keys.BODY, "partial": keys.BODY, "activations": keys.BODY, "update": keys.CLIENT,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,14 @@ def activations(key: UnitKey) -> str:
     return f"{activations_of_round(key.run, key.round)}/{key.client}/{key.unit}.safetensors"
 
 
+def partials(run: str, round_: int) -> str:
+    return f"runs/{run}/rounds/{round_}/partials"
+
+
+def partial(run: str, round_: int, digest: str) -> str:
+    return f"{partials(run, round_)}/{digest}.safetensors"
+
+
 def updates(run: str, round_: int) -> str:
     return f"runs/{run}/rounds/{round_}/updates"
 

@@ -15,8 +15,9 @@ finds versions and contributions of the round before, too; one that slept throug
 FileNotFoundError where it would have got RoundClosed, and has not lost anything, as others closed that round. Once all
 rounds of a run are over nobody writes: then the newest N versions stay, and of the rounds the newest updates.
 
-Hand-over activations are needed until their round is closed. Files of a committed version that no commit names, of a
-process that lost the race for it, are never needed: a later commit names files of its own version, or its parent's.
+Hand-over activations and partial sums are needed until their round is closed. Files of a committed version that no
+commit names, of a process that lost the race for it, are never needed: a later commit names files of its own version,
+or its parent's.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Protocol
 
 from ..errors import InvalidSetting, StoreCorrupt, VersionNotFound
 from ..spec import RunSpec
-from ..store.verbs import Create, Delete, Exists, Get, List, Put
+from ..store.verbs import Create, Delete, Exists, Get, List, Put, Size
 from . import keys
 from .commits import Chain, Commit
 from .inventory import Entry, Inventory, Mark, marked
@@ -36,7 +37,7 @@ from .runs import load_run
 KEEP = 2
 
 
-class RetentionStore(Put, Create, Get, Exists, List, Delete, Protocol):
+class RetentionStore(Put, Create, Get, Exists, Size, List, Delete, Protocol):
     """What removing needs of a store."""
 
 
@@ -152,17 +153,17 @@ def _versions(stock: Inventory, area: str, kept: list[Commit]) -> Iterator[tuple
 
 
 def _rounds(stock: Inventory, area: str, first: int, open_round: int) -> Iterator[tuple[Entry, str]]:
-    """What clients sent in closed rounds and nobody needs: before the round `first`, or activations."""
+    """What closed rounds left and nobody needs: of before the round `first`, activations and partial sums."""
     sealed = {one.number for one in stock.of("seal")}
     # A round without its seal would take a late replay for new: nothing goes there until somebody has looked at it.
     closed = [
         one
-        for one in stock.of("contribution", "activations", "update", area=area)
+        for one in stock.of("contribution", "partial", "activations", "update", area=area)
         if one.number < open_round and one.number in sealed
     ]
     newest = _newest_updates(closed)
     for one in closed:
-        if one.kind == "activations" or (one.number < first and one.key not in newest):
+        if one.kind in ("partial", "activations") or (one.number < first and one.key not in newest):
             yield one, one.kind
 
 
@@ -171,8 +172,8 @@ def _newest_updates(closed: Iterable[Entry]) -> set[str]:
     return set({one.client: one.key for one in updates}.values())
 
 
-def _size(store: Get, key: str) -> int:
+def _size(store: Size, key: str) -> int:
     try:
-        return len(store.get(key))
+        return store.size(key)
     except FileNotFoundError:
         return 0
