@@ -22,6 +22,10 @@ FORK_S = 10.0
 STATUS_S = 1.0
 NOBODY_SAW = 255  # exit code of a process whose end the fork server did not live to see
 
+# numpy would start threads when it is imported, which a fork cannot take along, and torch might ask the driver of a
+# graphics card, which a forked process cannot go on with.
+ONLY_IMPORTING = {"OPENBLAS_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+
 # What the roles that compute have in common. They cost some two seconds to import.
 MODULES = (
     "torch", "torch._dynamo", "microsfl.__main__", "microsfl.cli", "microsfl.services.split_server",
@@ -84,8 +88,7 @@ class Forks:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                # numpy would start threads when it is imported, which a fork cannot take along.
-                env={"OPENBLAS_NUM_THREADS": "1", **child_environment()},
+                env={**ONLY_IMPORTING, **child_environment()},
                 process_group=0,
             )
 
