@@ -21,7 +21,7 @@ BATCHES = 9  # the last with a sample too few
 
 
 class Gate:
-    """Holds requests until as many as wanted are under way, and after the last forward none; lets one at a time through.
+    """Holds requests until enough are under way, and after the last forward none; lets one at a time through.
 
     Here clients and replicas share a process, and so torch's generator: one of them may compute at a time.
     """
@@ -64,9 +64,7 @@ def trained(spec: Any, in_flight: int, wanted: int = 0, **world: Any) -> tuple[l
 @pytest.mark.parametrize("model", ["plain", "dropout", "batchnorm", "masked"])
 def test_law_2_units_under_way_change_no_bit(model: str, front: str, u_shaped: bool) -> None:
     """With three requests held until all three are there: they do overlap."""
-    spec = spec_of(
-        model={"name": MODELS + model, "u_shaped": u_shaped}, strategy={"unit": 1, "front_update": front}
-    )
+    spec = spec_of(model={"name": MODELS + model, "u_shaped": u_shaped}, strategy={"unit": 1, "front_update": front})
     expected, most = trained(spec, in_flight=0)
     assert most == 1
     overlapped, most = trained(spec, in_flight=4, wanted=3, replicas=3, spread="random")

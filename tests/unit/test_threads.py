@@ -21,15 +21,8 @@ def openmp() -> Callable[[], int]:
     pytest.skip("This build of torch brings no OpenMP library of its own.")
 
 
-@pytest.fixture
-def two_threads() -> object:
-    before = torch.get_num_threads()
-    use_threads(2)
-    yield
-    use_threads(before)
-
-
-def test_threads_of_ours_use_as_many_as_the_one_that_made_them(openmp: Callable[[], int], two_threads: object) -> None:
+def test_threads_of_ours_use_as_many_as_the_one_that_made_them(openmp: Callable[[], int]) -> None:
+    """One; a thread that nobody told would use as many as there are cores."""
     found: list[int] = []
     use_threads(1)
     with Senders(1) as senders, Background(1) as background:
