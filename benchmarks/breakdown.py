@@ -9,7 +9,6 @@ trained, as `microsfl profile` divides it, all rounds together. A bar is 100 %; 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from microsfl.launch.training import train
 from microsfl.profile.summary import Profile, summarize
 
 from . import resnet, throughput
+from .places import new_folder
 
 # What is shown of a batch: name -> (colour, phases of a client and parts of its waiting).
 PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -53,8 +53,8 @@ def main() -> None:
 def profiled(spec: microsfl.RunSpec) -> tuple[float, dict[str, float]]:
     """(seconds a batch of one client, shares of `PARTS`) of a run."""
     spec = spec.model_copy(update={"run": spec.run.model_copy(update=QUICKER["run"])})
-    with tempfile.TemporaryDirectory(prefix="microsfl-benchmark-") as folder:
-        _, metrics, path = train(spec, Path(folder) / "run")
+    with new_folder() as folder:
+        _, metrics, path = train(spec, folder / "run")
         profile = summarize(read_rows(path))
     phases = client_phases(profile)
     total = sum(phases.values())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import microsfl
+
+from .places import new_folder
 
 STUCK_S = 60.0  # longer than any round that is measured
 LAST_LINES = 3
@@ -25,8 +26,8 @@ def round_speeds(spec: microsfl.RunSpec) -> list[float]:
         TimeoutError: when a round does not end, with the ends of the processes' logs.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="microsfl-benchmark-") as folder,
-        microsfl.Federation(spec, folder=Path(folder) / "run") as federation,
+        new_folder() as folder,
+        microsfl.Federation(spec, folder=folder / "run") as federation,
     ):
         _follow(federation)
         rounds, metrics = federation.control.rounds(), federation.control.metrics()

@@ -9,7 +9,6 @@ last five thousands ÷ the one after the first.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -23,6 +22,7 @@ import microsfl
 from microsfl.wire.messages import Backward, Forward
 
 from .figures import Figure
+from .places import new_folder
 
 RUN = "memory"
 CLIENTS = 100
@@ -36,8 +36,8 @@ TENSORS = {"0": torch.rand(1, 1, 4)}
 def measure(quick: bool) -> Iterator[Figure]:
     rounds, readings = (3, 1) if quick else (ROUNDS, READINGS)
     with (
-        tempfile.TemporaryDirectory(prefix="microsfl-benchmark-") as folder,
-        microsfl.Federation(specification(), folder=Path(folder) / "run") as federation,
+        new_folder() as folder,
+        microsfl.Federation(specification(), folder=folder / "run") as federation,
     ):
         server = next(child for child in federation.children if child.role == "split-server")
         address = str(server.address)

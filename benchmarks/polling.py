@@ -17,7 +17,6 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -33,6 +32,7 @@ from microsfl.launch.child import Child, end
 from microsfl.launch.control import Control
 
 from .figures import Figure
+from .places import new_folder
 
 CLIENTS = 1000
 FEW = 20  # clients of an ordinary run
@@ -44,7 +44,7 @@ Json = dict[str, Any]
 
 
 def measure(quick: bool) -> Iterator[Figure]:
-    with tempfile.TemporaryDirectory() as folder, do_nothing() as idle, coordinator(Path(folder)) as url:
+    with new_folder() as folder, do_nothing() as idle, coordinator(folder) as url:
         yield from polls(url, idle, seconds=10 if quick else 60)
     for clients in (CLIENTS, FEW):
         yield rounds(clients, repetitions=1 if quick else 5)
@@ -70,7 +70,7 @@ def rounds(clients: int, repetitions: int) -> Figure:
     count = 2 if clients == CLIENTS else 20
     ratios, first_s, last_s = [], [], []
     for _ in range(repetitions):
-        with tempfile.TemporaryDirectory() as folder, do_nothing() as idle, coordinator(Path(folder)) as url:
+        with new_folder() as folder, do_nothing() as idle, coordinator(folder) as url:
             register_servers(url, idle)
             begin(url, clients, count)
             seen = load(url, kind="rounds", clients=clients, run="polling", rounds=count)

@@ -9,11 +9,9 @@ the unit only from the store; these two keep no graphs at all. The ratio is the 
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,6 +23,7 @@ from microsfl.client.transport import SplitServers
 from microsfl.wire.messages import Backward, Forward
 
 from .figures import Figure
+from .places import new_folder
 
 RUN = "recompute"
 BATCH = 16
@@ -63,8 +62,8 @@ def servers(stack: ExitStack, count: int, graph_cache_mb: int) -> list[str]:
             "servers": {"split": count, "graph_cache_mb": graph_cache_mb},
         }
     )
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="microsfl-benchmark-"))
-    federation = stack.enter_context(microsfl.Federation(spec, folder=Path(folder) / "run"))
+    folder = stack.enter_context(new_folder())
+    federation = stack.enter_context(microsfl.Federation(spec, folder=folder / "run"))
     return [str(child.address) for child in federation.children if child.role == "split-server"]
 
 

@@ -6,8 +6,9 @@ batch go up, and as much gradient comes down. Front, body and tail are trained: 
 Threads: each of two clients is in a process and asks a split server of its own, and each process computes with one
 thread. A client waits while its server computes and the other way round, so two cores are in use. The limit is one
 process with two threads (torch's own parallelism over the same two cores), which trains the same batches. Samples per
-second of whole rounds (see `federated.round_speeds`) ÷ the limit's, measured before and after. A repetition is a round
-of two batches a client: a batch takes a second or more, and the round's reduce and averaging (45 MB of weights) count.
+second of whole rounds (see `federated.round_speeds`) ÷ the fastest of the limit's, measured before and after. A
+repetition is a round of two batches a client: a batch takes a second or more, and the round's reduce and averaging
+(45 MB of weights) count.
 
 The graph of such a batch is larger than the default bound of a split server's cache: `servers.graph_cache_mb` is set
 to what two of them need.
@@ -34,13 +35,13 @@ def measure(quick: bool) -> Iterator[Figure]:
         before = limit.speeds(spec, 1 if quick else 2)
         speeds = round_speeds(spec)
         limits = [*before, *limit.speeds(spec, 1 if quick else 2)]
-    reference = median(limits)
+    reference = max(limits)
     yield Figure(
         "ResNet-18: samples/s ÷ limit with the same threads",
         tuple(speed / reference for speed in speeds),
         0.90,
         at_least=True,
-        note=f"{median(speeds):.0f} of {reference:.0f} samples/s ({min(limits):.0f} to {max(limits):.0f})",
+        note=f"{median(speeds):.0f} of {reference:.0f} samples/s (at least {min(limits):.0f})",
     )
 
 

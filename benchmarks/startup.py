@@ -15,13 +15,12 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from .figures import Figure
+from .places import new_folder
 
 SHARE = 0.35
 SECONDS = 12.0
@@ -53,13 +52,13 @@ def measure(quick: bool) -> Iterator[Figure]:
 
 def once() -> Run:
     """One run to its end."""
-    with tempfile.TemporaryDirectory() as place:
+    with new_folder() as here:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MICROSFL_")}
         command = [sys.executable, "-m", "microsfl", "run", "--output", "run"]
         began, began_at = time.perf_counter(), time.time()
-        subprocess.run(command, cwd=place, env=environment, capture_output=True, check=True)
+        subprocess.run(command, cwd=here, env=environment, capture_output=True, check=True)
         total = time.perf_counter() - began
-        folder = Path(place) / "run"
+        folder = here / "run"
         summary = json.loads((folder / "summary.json").read_text("utf-8"))
         with (folder / "metrics.csv").open(encoding="utf-8", newline="") as table:
             first_task_at = min(float(row["started_at"]) for row in csv.DictReader(table))

@@ -3,7 +3,7 @@
 `linear-front` of the zoo, 784 -> 64 | 64 -> 64 and ReLU | 64 -> 10; 60,000 samples in equal shares for 20 clients in
 two processes, batches of 64, `sync = "round"`, two split servers, file store, one thread a process. Samples per second
 of whole rounds (see `federated.round_speeds`) ÷ those of the limit (see `limit`) on one core, which is measured before
-and after the federation, while nothing else runs. A repetition is a round.
+and after the federation, while nothing else runs; the fastest of its rounds counts. A repetition is a round.
 
     frozen front         front_update = "never": units of several batches, U-shaped
     trainable front      front, tail stepped each batch: one batch a unit, two requests a batch
@@ -42,13 +42,13 @@ def measure(quick: bool) -> Iterator[Figure]:
             before = limit.speeds(spec, 2 if quick else 3)
             speeds = round_speeds(spec)
             limits = [*before, *limit.speeds(spec, 2 if quick else 3)]
-            reference = median(limits)
+            reference = max(limits)
             yield Figure(
                 f"MLP, {name}: samples/s ÷ limit on one core",
                 tuple(speed / reference for speed in speeds),
                 target,
                 at_least=True,
-                note=f"{median(speeds):,.0f} of {reference:,.0f} samples/s ({min(limits):,.0f} to {max(limits):,.0f})",
+                note=f"{median(speeds):,.0f} of {reference:,.0f} samples/s (at least {min(limits):,.0f})",
             )
 
 

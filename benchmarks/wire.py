@@ -11,12 +11,10 @@ transfer of the same bytes, to a thread that sends as many back and in the same 
 from __future__ import annotations
 
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -28,6 +26,7 @@ from microsfl.client.transport import SplitServers
 from microsfl.wire.messages import Backward, Forward
 
 from .figures import Figure
+from .places import new_folder
 from .proxy import Proxy, receive
 
 RUN = "wire"
@@ -48,8 +47,8 @@ def measure(quick: bool) -> Iterator[Figure]:
         }
     )
     with (
-        tempfile.TemporaryDirectory(prefix="microsfl-benchmark-") as folder,
-        microsfl.Federation(spec, folder=Path(folder) / "run") as federation,
+        new_folder() as folder,
+        microsfl.Federation(spec, folder=folder / "run") as federation,
     ):
         address = next(str(child.address) for child in federation.children if child.role == "split-server")
         with Proxy(address) as proxy:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from microsfl.client import transport
+from microsfl.client import http
 from microsfl.client.http import Http
 from microsfl.client.transport import SplitServers
 from microsfl.errors import ActivationsMissing, MicrosflError, RoundClosed, StoreCorrupt, Unreachable
@@ -130,7 +130,7 @@ def test_activations_are_sent_again_when_nobody_has_them(scripted: Callable[[Scr
 
 
 def test_when_nobody_answers_it_gives_up_and_says_who_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(http, "FIRST_PAUSE_S", 0.01)
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"):
         split(DEAD, retry_s=0.05).backward(REQUEST, {})
     with pytest.raises(Unreachable, match="no server is known"):

@@ -52,7 +52,7 @@ class WeightedMean:
                 _accumulate(total, array, weight)
 
     def merge(self, other: WeightedMean) -> None:
-        """Take in what `other` took in, its sum as one term; `other` is not to be used any more.
+        """Take in what `other` took in, its sum as one term. `other` is not to be used any more.
 
         Raises:
             TensorMismatch: when a tensor has another shape in `other`.
@@ -61,7 +61,8 @@ class WeightedMean:
         for name, term in other.sums.items():
             total = self._like(name, term.shape)
             if total is None:
-                self.sums[name], self.dtypes[name] = term, other.dtypes[name]
+                self.sums[name] = term if term.flags.owndata else term.copy()
+                self.dtypes[name] = other.dtypes[name]
             else:
                 np.add(total, term, out=total)
 

@@ -304,8 +304,10 @@ class BodySync:
     def _waiting(self, round_: int) -> list[UnitKey]:
         """Units of the round whose contributions no commit lists, in sorted order."""
         settled = self.chain.settled(round_)
-        units = [keys.unit_of(self.run, round_, path) for path in self.store.list(keys.gradients(self.run, round_))]
-        return sorted(unit for unit in units if (unit.client, unit.unit) not in settled)
+        listed = (keys.unit_of(path) for path in self.store.list(keys.gradients(self.run, round_)))
+        return [
+            UnitKey(self.run, round_, *place) for place in sorted(place for place in listed if place not in settled)
+        ]
 
     def _batches(self, unit: UnitKey) -> int:
         return 1 if self.rule.unit == 1 else contributions.read(self.store, unit).batches

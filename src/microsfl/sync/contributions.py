@@ -25,7 +25,7 @@ from . import keys
 from .ahead import in_order
 from .commits import LeftOut, Taken
 
-GROUP = 128
+GROUP = 256
 # Bound of what is read ahead, what is just being added up among it; two contributions are always allowed.
 AHEAD_BYTES = 16 * 2**20
 SLACK_BYTES = 4096  # the headers of contributions to one body differ by less
@@ -147,7 +147,7 @@ class Adder:
 class Room:
     """Memory that files are read into, one after the other. It grows where one does not fit."""
 
-    def __init__(self, store: Store, size: int) -> None:
+    def __init__(self, store: Store, size: int = 0) -> None:
         self.store = store
         self._fit(size)
 

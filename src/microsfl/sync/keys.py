@@ -66,7 +66,7 @@ def update(run: str, round_: int, client: str) -> str:
     return f"{updates(run, round_)}/{client}.safetensors"
 
 
-def unit_of(run: str, round_: int, path: str) -> UnitKey:
-    """The unit that wrote the contribution at `path`."""
-    client, unit = path.removeprefix(gradients(run, round_) + "/").split("/")
-    return UnitKey(run, round_, client, int(unit.removesuffix(".safetensors")))
+def unit_of(path: str) -> tuple[str, int]:
+    """Client and number of the unit that wrote the contribution at `path`."""
+    _, client, unit = path.rsplit("/", 2)
+    return client, int(unit.removesuffix(".safetensors"))

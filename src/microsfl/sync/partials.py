@@ -21,21 +21,23 @@ from ..store.verbs import Store
 from ..wire.tensors import DTYPES, encode, opened
 from . import keys
 from .commits import LeftOut, Taken
-from .contributions import Adder, Sum, in_groups
+from .contributions import Adder, Room, Sum, in_groups
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 def sums(adder: Adder, units: Sequence[UnitKey], parts: int) -> Iterator[Sum]:
-    """The sums of the groups of these units, in order; of what other parts have left, theirs.
+    """The sums of the groups of these units, in order; of what other parts have left, theirs. Each is to be used before
+    the next.
 
     Raises:
         FileNotFoundError, StoreCorrupt: see `Adder.group`.
     """
     groups = in_groups(units)
     own = _share(len(groups), 0, parts)
+    room = Room(adder.store)
     for number, group in enumerate(groups):
-        left = None if number in own else _find(adder, group)
+        left = None if number in own else _find(adder, group, room)
         yield adder.group(group) if left is None else left
 
 
@@ -70,10 +72,10 @@ def _key(adder: Adder, units: Sequence[UnitKey]) -> str:
     return keys.partial(units[0].run, units[0].round, hashlib.sha256(what.encode()).hexdigest())
 
 
-def _find(adder: Adder, units: Sequence[UnitKey]) -> Sum | None:
+def _find(adder: Adder, units: Sequence[UnitKey], room: Room) -> Sum | None:
     """What somebody has left of a group; None when there is nothing that can be used."""
     try:
-        return _unpacked(adder, adder.store.get(_key(adder, units)))
+        return _unpacked(adder, room.filled(_key(adder, units)))
     except (FileNotFoundError, InputError, KeyError, ValueError):  # a torn or strange one is as good as none
         return None
 
@@ -92,7 +94,7 @@ def _packed(one: Sum) -> bytes:
     return encode(tensors, fields, hashed=True)
 
 
-def _unpacked(adder: Adder, content: bytes) -> Sum:
+def _unpacked(adder: Adder, content: memoryview) -> Sum:
     packet = opened(content, hashed=True)
     fields: dict[str, Any] = packet.fields
     found = Sum(adder.step.reduction())
@@ -102,7 +104,7 @@ def _unpacked(adder: Adder, content: bytes) -> Sum:
     means: dict[str, WeightedMean] = {"gradients": found.reduction.gradients, "buffers": found.reduction.buffers}
     for entry in packet.entries:
         kind, _, name = entry.name.partition(".")
-        means[kind].sums[name] = entry.array(packet.data).copy()
+        means[kind].sums[name] = entry.array(packet.data)
     for kind, mean in means.items():
         mean.weight = fields["weights"][kind]
         mean.dtypes = {name: DTYPES[code] for name, code in fields["dtypes"][kind].items()}
