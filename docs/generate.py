@@ -125,8 +125,8 @@ SETTINGS = """\
 {generated}
 
 A **run** has a specification that never changes after the run was created. Its tables `run`, `data`, `model`,
-`strategy`, `privacy` and `wire` say what is computed; `servers`, `store` and `records` say where `microsfl run` does it.
-A **process** has settings of its own, such as the port it listens on; they hold for every run that it serves.
+`strategy`, `privacy` and `wire` say what is computed; `servers`, `store` and `records` say where `microsfl run` does
+it. A **process** has settings of its own, such as the port it listens on; they hold for every run that it serves.
 
 ## Settings of a run
 

@@ -49,15 +49,15 @@ def test_the_cost_of_the_formats_is_as_its_file_has_it() -> None:
     assert formats.PAGE.read_text("utf-8") == formats.page()
 
 
-def test_no_format_costs_a_point_of_accuracy_on_skewed_labels() -> None:
-    """As the page says; of two classes a client it says what it costs."""
+def test_no_format_costs_half_a_point_of_accuracy() -> None:
+    """As the page says: a test of the claim, not of the code."""
     with formats.TABLE.open() as file:
-        rows = [row for row in csv.DictReader(file) if row["data"] in ("digits", "mnist")]
-    assert len(rows) == 2 * 7
-    assert all(abs(float(row["difference"])) < 0.01 for row in rows)
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 7
+    assert all(abs(float(row["difference"])) < 0.005 for row in rows)
     bytes_of = {(row["data"], row["label"]): float(row["bytes_per_round"]) for row in rows}
-    for data in ("digits", "mnist"):
-        assert bytes_of[data, "int8"] < 0.5 * bytes_of[data, "float32"]
+    for data, most in (("digits", 0.5), ("mnist", 0.5), ("shards", 0.26)):
+        assert bytes_of[data, "int8"] < most * bytes_of[data, "float32"]
 
 
 @pytest.mark.parametrize("name", sorted(formats.TITLES))

@@ -100,7 +100,8 @@ def test_law_2_what_is_handed_over_is_what_travelled() -> None:
 
 def test_law_2_units_in_flight_change_no_bit() -> None:
     """What rounding took is carried from unit to unit in their order, however many are under way."""
-    spec = spec_with(INT8, strategy={"unit": 2, "front_update": "round"})
+    # No dropout: torch's random numbers belong to a process, and here servers and clients share one.
+    spec = spec_with(INT8, model={"name": f"{MODELS}plain"}, strategy={"unit": 2, "front_update": "round"})
     found = []
     for in_flight in (0, 5):
         world = World(spec, replicas=2)

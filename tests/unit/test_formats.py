@@ -1,4 +1,4 @@
-"""float32 tensors in fewer bits: what is lost is bounded, what is kept is exact, and what rounding took is made up for."""
+"""float32 tensors in fewer bits: what is lost is bounded, and what rounding took is made up for."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ def in_order(
 
     Args:
         rooms: one or more, and as many as there are threads.
-        threads: one is the caller's own.
+        threads: 0 leaves all work to the caller's own.
     """
-    if threads < 2:
+    if not threads:
         for item in items:
             yield work(item, rooms[0])
         return

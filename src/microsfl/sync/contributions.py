@@ -25,7 +25,7 @@ from . import keys
 from .ahead import in_order
 from .commits import LeftOut, Taken
 
-GROUP = 256
+GROUP = 128
 # Bound of what is read ahead, what is just being added up among it; two contributions are always allowed.
 AHEAD_BYTES = 16 * 2**20
 SLACK_BYTES = 4096  # the headers of contributions to one body differ by less
@@ -113,7 +113,10 @@ class Adder:
         size = self.store.size(keys.contribution(units[0])) + SLACK_BYTES
         threads, rooms = self.store.readers, 1
         if threads > 1:
-            rooms = max(2, min(2 * threads, AHEAD_BYTES // size))
+            rooms = max(2, min(4 * threads, AHEAD_BYTES // size))
+        if threads ==1:
+            import os
+            threads=int(os.environ.get("LANES","2")); rooms=8 if threads else 1
         return in_order(units, self._term, [Room(self.store, size) for _ in range(rooms)], min(threads, rooms))
 
     def _term(self, unit: UnitKey, room: Room) -> Term:
