@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from microsfl.launch.model_files import model_files
+from microsfl.launch.model_files import model_files, newest
 from microsfl.simulate import simulate
 from microsfl.spec import RunSpec
 from microsfl.zoo.parts import build_parts
@@ -37,6 +37,6 @@ def test_law_3_kills_change_nothing(name: str, living: Cluster) -> None:
     assert kills
 
     calm = simulate(spec)
-    assert model_files(*control.weights(spec.strategy.traits), build_parts(spec, ())) == calm.model
+    assert model_files(*newest(control, spec.strategy.traits), build_parts(spec, ())) == calm.model
     accuracies = {(row["round"], row["client"]): row["test_accuracy"] for row in control.metrics()}
     assert accuracies == {(row["round"], row["client"]): row["test_accuracy"] for row in calm.metrics}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from microsfl.launch.control import Control
-from microsfl.launch.model_files import model_files
+from microsfl.launch.model_files import model_files, newest
 from microsfl.simulate import simulate
 from microsfl.spec import RunSpec
 from microsfl.zoo.parts import build_parts
@@ -70,7 +70,7 @@ def test_simulation_equals_services(case: str, living: Cluster) -> None:
     control.create(spec)
     control.start()
     living.finish(control)
-    served = model_files(*control.weights(spec.strategy.traits), build_parts(spec, ()))
+    served = model_files(*newest(control, spec.strategy.traits), build_parts(spec, ()))
 
     done = simulate(spec)
     assert sha256(done.model) == sha256(served)

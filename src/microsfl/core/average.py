@@ -7,7 +7,8 @@ files stays below that of one float32 addition, and a mean over a single one is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -17,10 +18,20 @@ from ..errors import InvalidSetting, TensorMismatch
 from .step import Tensors
 
 # Elements that numpy converts at a time: what it works on then fits the processor's first cache.
-BUFFER = 1024
+CONVERTED_AT_A_TIME = 1024
 
 # Values, and the dtype that they stand for.
 Array = tuple[np.ndarray, torch.dtype]
+
+
+@contextmanager
+def small_steps() -> Iterator[None]:
+    """Add large arrays faster in this block, on this thread: 0.6 of the time. It changes no value."""
+    before = np.setbufsize(CONVERTED_AT_A_TIME)
+    try:
+        yield
+    finally:
+        np.setbufsize(before)
 
 
 class WeightedMean:
@@ -49,7 +60,9 @@ class WeightedMean:
                 total = self.sums[name] = np.empty(array.shape)
                 np.multiply(array, weight, out=total, dtype=np.float64)
             else:
-                _accumulate(total, array, weight)
+                # With weight 1 in one go, without memory for what is between. numpy rather than torch, which would
+                # convert the whole array first, into memory that has to be fetched twice.
+                np.add(total, array if weight == 1.0 else np.multiply(array, weight, dtype=np.float64), out=total)
 
     def merge(self, other: WeightedMean) -> None:
         """Take in what `other` took in, its sum as one term. `other` is not to be used any more.
@@ -83,18 +96,6 @@ class WeightedMean:
         return {name: cast_back(torch.from_numpy(total) / over, self.dtypes[name]) for name, total in self.sums.items()}
 
 
-def _accumulate(total: np.ndarray, array: np.ndarray, weight: float) -> None:
-    """`total` += weight · `array`, all in float64; with weight 1 in one go and without memory for what is between.
-
-    numpy rather than torch, which would convert the whole array first, into memory that has to be fetched twice.
-    """
-    before = np.setbufsize(BUFFER)
-    try:
-        np.add(total, array if weight == 1.0 else np.multiply(array, weight, dtype=np.float64), out=total)
-    finally:
-        np.setbufsize(before)
-
-
 def _as_array(tensor: Tensor) -> np.ndarray:
     own = tensor.detach().cpu()
     return (own.float() if own.dtype is torch.bfloat16 else own).numpy()  # numpy does not know bfloat16
@@ -118,8 +119,9 @@ def average(kind: str, updates: Iterable[tuple[Tensors, int]], trim: float) -> T
     """
     if kind == "mean":
         mean = WeightedMean()
-        for tensors, samples in updates:
-            mean.add(tensors, float(samples))
+        with small_steps():
+            for tensors, samples in updates:
+                mean.add(tensors, float(samples))
         return mean.result()
     if kind not in ("median", "trimmed-mean"):
         raise InvalidSetting(f"strategy.average = '{kind}' is not mean, median or trimmed-mean.")

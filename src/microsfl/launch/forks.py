@@ -147,15 +147,14 @@ class Forks:
 class Forked:
     """A child of the fork server; a `Process`. It ends when this object is gone, as its standard input then closes."""
 
-    def __init__(self, line: socket.socket, pid: int, stdin: int, stdout: int) -> None:
+    def __init__(self, line: socket.socket, pid: int, pidfd: int, stdin: int, stdout: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
         self.stdin = os.fdopen(stdin, "wb", buffering=0)
         self.stdout = os.fdopen(stdout, "rb")
         self._line = line
         self._lock = threading.Lock()
-        # Whoever gets this pid later is not meant by it.
-        self._pidfd = os.pidfd_open(pid)
+        self._pidfd = pidfd
         weakref.finalize(self, os.close, self._pidfd)
 
     def poll(self) -> int | None:
@@ -217,8 +216,9 @@ def can_fork() -> bool:
 
 def _instruct(line: socket.socket, pid: int, job: Job, stderr: int) -> Forked:
     """Tell the child what it is to be; the child gets the other ends of its pipes, and nobody else has them."""
+    pidfd = os.pidfd_open(pid)  # whoever gets this pid later is not meant by it
     reads, writes = os.pipe(), os.pipe()
-    child = Forked(line, pid, reads[1], writes[0])
+    child = Forked(line, pid, pidfd, reads[1], writes[0])
     try:
         text = json.dumps({**asdict(job), "directory": os.getcwd()}).encode()
         sent = socket.send_fds(line, [text], [reads[0], writes[1], stderr])

@@ -44,12 +44,12 @@ def fetched(question: Json) -> Json:
     spec = RunSpec.parse(question["spec"])
     parts = build_parts(spec, [spec.model.name])
     load_front(spec, parts.front)
-    weights = _newest(Control(question["coordinator"], spec.run.name), spec.strategy.traits)
+    weights = newest(Control(question["coordinator"], spec.run.name), spec.strategy.traits)
     write_parts(Path(question["folder"]), model_files(*weights, parts))
     return {}
 
 
-def _newest(control: Control, traits: Traits) -> tuple[bytes | None, bytes | None]:
+def newest(control: Control, traits: Traits) -> tuple[bytes | None, bytes | None]:
     """The newest weights files: of the body, and of what clients exchange; None for what the strategy lacks."""
     control.participants()
     split = SplitServers(control.http, 0, lambda: control.split_servers)

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
 import urllib3
+from cachetools import LRUCache
 from pydantic import BaseModel, NonNegativeInt, PrivateAttr, ValidationError
 
-from ..errors import InputError, StoreCorrupt, Unreachable, from_wire
+from ..errors import InputError, MicrosflError, StoreCorrupt, Unreachable, from_wire
 from ..process import event
 from ..records import Row
 from ..spec import RunSpec
@@ -26,6 +27,10 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 120.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+RUNS_REMEMBERED = 256
+
+# From so many contributions to the body in a round on, all split servers add up parts of those of the next.
+SHARED_FROM = 256
 
 Servers = Callable[[], Sequence[str]]
 
@@ -62,6 +67,12 @@ class ReduceAnswer(Committed):
     batches: NonNegativeInt
 
 
+class PartialsAnswer(BaseModel):
+    """How many partial sums a split server has stored."""
+
+    sums: NonNegativeInt
+
+
 class AggregateAnswer(Committed):
     version: NonNegativeInt
 
@@ -92,14 +103,37 @@ class DataPlane:
         self.budget_s = budget_s
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
         self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=8)
+        self._contributions: LRUCache[str, int] = LRUCache(RUNS_REMEMBERED)  # in the last round of each run
+        self._helping: set[asyncio.Task[None]] = set()
 
     async def prepare(self, servers: Servers, spec: RunSpec) -> Prepared:
         """Have the run's specification and its version 0 written, unless they are there already."""
         return await self._call(servers, "/v1/runs", {"spec": spec.model_dump(mode="json")}, Prepared)
 
     async def reduce(self, servers: Servers, run: str, round_: int) -> ReduceAnswer:
-        """Have a split server close the round and commit the body."""
-        return await self._call(servers, "/v1/reduce", {"run": run, "round": round_}, ReduceAnswer)
+        """Have a split server close the round and commit the body.
+
+        Where the round before had many contributions, the other servers are asked to add up a part each. Whether they
+        do is not waited for: the one that closes the round adds up what it does not find.
+        """
+        message: dict[str, Any] = {"run": run, "round": round_}
+        urls, first = servers(), random.randrange(1 << 16)
+        if len(urls) > 1 and self._contributions.get(run, 0) >= SHARED_FROM:
+            message["parts"] = len(urls)
+            for part in range(1, len(urls)):
+                url = urls[(first + part) % len(urls)] + "/v1/partials"
+                task = asyncio.create_task(self._ask_for_help(url, {**message, "part": part}))
+                self._helping.add(task)
+                task.add_done_callback(self._helping.discard)
+        answer = await self._call(servers, "/v1/reduce", message, ReduceAnswer, first)
+        self._contributions[run] = answer.contributions
+        return answer
+
+    async def _ask_for_help(self, url: str, message: dict[str, Any]) -> None:
+        try:
+            await asyncio.to_thread(self._post, url, message, PartialsAnswer)
+        except (_TryAgain, MicrosflError) as error:
+            event("no help with a reduce", url=url, error=str(error))
 
     async def aggregate(
         self, servers: Servers, run: str, round_: int, clients: Sequence[str], last: str | None
@@ -109,9 +143,11 @@ class DataPlane:
         message = {"run": run, "round": round_, "clients": list(clients), "last": last}
         return await self._call(servers, "/v1/aggregate", message, AggregateAnswer)
 
-    async def _call(self, servers: Servers, path: str, message: dict[str, Any], answer: type[Answer]) -> Answer:
+    async def _call(
+        self, servers: Servers, path: str, message: dict[str, Any], answer: type[Answer], first: int | None = None
+    ) -> Answer:
         deadline = time.monotonic() + self.budget_s
-        first, attempt = random.randrange(1 << 16), 0
+        first, attempt = random.randrange(1 << 16) if first is None else first, 0
         while True:
             urls = servers()
             try:

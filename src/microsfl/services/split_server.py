@@ -20,7 +20,7 @@ from ..core.reduce import OptimizerRule, StepRule
 from ..core.schedule import Schedule
 from ..core.unit import batch_seed
 from ..device import choose_device, use_threads, warm_up
-from ..errors import ActivationsMissing, InvalidSetting, TensorMismatch
+from ..errors import ActivationsMissing, InputError, InvalidSetting, TensorMismatch
 from ..process import start_logging
 from ..spec import RunSpec
 from ..store.objects import open_store
@@ -126,10 +126,10 @@ class SplitServer:
         return Outputs(version=version, outputs=compressed(outputs, format_))
 
     def reduce(self, call: Json) -> Json:
-        """Close a round: commit what waits in it."""
+        """Close a round: commit what waits in it, of which other replicas may add up parts."""
         run = self._run(text_field(call, "run"))
         before = run.sync.chain.head().version
-        commit = run.sync.close(number_field(call, "round"))
+        commit = run.sync.close(number_field(call, "round"), number_field({"parts": 1, **call}, "parts"))
         self.counts["commits"] += commit.version > before
         return {
             "version": commit.version,
@@ -138,6 +138,14 @@ class SplitServer:
             "left_out": len(commit.left_out),
             "batches": sum(one.batches for one in commit.contributions),
         }
+
+    def add_up(self, call: Json) -> Json:
+        """Add up a part of what waits in a round that another replica closes."""
+        part, parts = number_field(call, "part"), number_field(call, "parts")
+        if part >= parts:
+            raise InputError(f"There is no part {part} of {parts}; the first is 0.")
+        sums = self._run(text_field(call, "run")).sync.add_up(number_field(call, "round"), part, parts)
+        return {"sums": sums}
 
     def weights(self, run: str, version: int | None) -> tuple[int, bytes]:
         """A version's weights file."""
@@ -234,7 +242,7 @@ def create_replica(settings: SplitServerSettings, store: Store) -> Replica:
             "/v1/step": (Step, server.step),
             "/v1/predict": (Predict, server.predict),
         },
-        calls={"/v1/runs": server.prepare, "/v1/reduce": server.reduce},
+        calls={"/v1/runs": server.prepare, "/v1/reduce": server.reduce, "/v1/partials": server.add_up},
         weights=server.weights,
         status=server.status,
         info=server.info,

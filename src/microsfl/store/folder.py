@@ -13,6 +13,7 @@ import re
 import stat
 import uuid
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from .retry import Failure
@@ -58,12 +59,12 @@ class Folder:
         return created
 
     def get(self, key: str) -> bytes:
-        with open(f"{self.root}/{key}", "rb", buffering=0) as file:
+        with FileIO(f"{self.root}/{key}") as file:
             return file.read()
 
     def read_into(self, key: str, buffer: memoryview) -> int:
         size = 0
-        with open(f"{self.root}/{key}", "rb", buffering=0) as file:
+        with FileIO(f"{self.root}/{key}") as file:
             while got := file.readinto(buffer[size:]):
                 size += got
             if size == len(buffer) and file.read(1):

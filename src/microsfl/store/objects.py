@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from obstore.exceptions import BaseError
@@ -45,19 +45,19 @@ class ObjectStore:
         return self.backend.readers
 
     def put(self, key: str, value: bytes) -> None:
-        self._try("write", key, lambda: self.backend.put(_checked(key), value), writes=True)
+        self._try("write", key, self.backend.put, value, writes=True)
 
     def create(self, key: str, value: bytes) -> bool:
-        return self._try("create", key, lambda: self.backend.create(_checked(key), value), writes=True)
+        return self._try("create", key, self.backend.create, value, writes=True)
 
     def get(self, key: str) -> bytes:
-        return self._try("read", key, lambda: self.backend.get(_checked(key)))
+        return self._try("read", key, self.backend.get)
 
     def read_into(self, key: str, buffer: memoryview) -> int:
-        return self._try("read", key, lambda: self.backend.read_into(_checked(key), buffer))
+        return self._try("read", key, self.backend.read_into, buffer)
 
     def size(self, key: str) -> int:
-        return self._try("look up", key, lambda: self.backend.size(_checked(key)))
+        return self._try("look up", key, self.backend.size)
 
     def exists(self, key: str) -> bool:
         try:
@@ -68,13 +68,13 @@ class ObjectStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         try:
-            return iter(sorted(self._try("list", prefix, lambda: self.backend.list(_checked(prefix)))))
+            return iter(sorted(self._try("list", prefix, self.backend.list)))
         except FileNotFoundError:
             return iter(())
 
     def delete(self, key: str) -> None:
         try:
-            self._try("delete", key, lambda: self.backend.delete(_checked(key)))
+            self._try("delete", key, self.backend.delete)
         except FileNotFoundError:
             return
 
@@ -117,18 +117,19 @@ class ObjectStore:
                 "conditional writes."
             )
 
-    def _try(self, verb: str, key: str, call: Callable[[], T], *, writes: bool = False) -> T:
-        """`call()`, again while it fails in a way that passes and the budget lasts.
+    def _try(self, verb: str, key: str, call: Callable[..., T], *arguments: Any, writes: bool = False) -> T:
+        """call(key, …), again while it fails in a way that passes and the budget lasts.
 
         Raises:
             FileNotFoundError: when a key that is read is not there.
             StoreUnavailable.
         """
+        _check(key)
         began, tries = time.monotonic(), 0
         while True:
             tries += 1
             try:
-                return call()
+                return call(key, *arguments)
             except (BaseError, OSError) as error:
                 if not writes and self.backend.is_missing(error):
                     raise FileNotFoundError(key) from None
@@ -177,8 +178,7 @@ def _folder_store(folder: Path, url: str, options: FolderOptions) -> ObjectStore
     return ObjectStore(Folder(folder, fsync=options.fsync), url)
 
 
-def _checked(key: str) -> str:
+def _check(key: str) -> None:
     """Keys are made from checked ids; this is the last line of defence against one that leaves the store."""
     if not _KEY.fullmatch(key):
         raise ValueError(f"'{key:.100}' is no store key")
-    return key

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pydantic
 
-from ..core.average import Array
+from ..core.average import Array, small_steps
 from ..core.reduce import Reduction, StepRule
 from ..core.unit import UnitKey
 from ..errors import InputError, StoreCorrupt
@@ -101,8 +101,9 @@ class Adder:
             StoreCorrupt: when one is damaged.
         """
         found = Sum(self.step.reduction())
-        for term in self._terms(units):
-            self._add(found, term)
+        with small_steps():
+            for term in self._terms(units):
+                self._add(found, term)
         if not found.reduction.is_finite():
             for unit in units:
                 read(self.store, unit)  # raises for one that is not
@@ -111,12 +112,9 @@ class Adder:
     def _terms(self, units: Sequence[UnitKey]) -> Iterator[Term]:
         """What each of the units adds, in memory that is used again for those after it."""
         size = self.store.size(keys.contribution(units[0])) + SLACK_BYTES
-        threads, rooms = self.store.readers, 1
-        if threads > 1:
-            rooms = max(2, min(4 * threads, AHEAD_BYTES // size))
-        if threads ==1:
-            import os
-            threads=int(os.environ.get("LANES","2")); rooms=8 if threads else 1
+        readers = self.store.readers
+        threads = readers if readers > 1 else 0
+        rooms = max(2, min(2 * threads, AHEAD_BYTES // size)) if threads else 1
         return in_order(units, self._term, [Room(self.store, size) for _ in range(rooms)], min(threads, rooms))
 
     def _term(self, unit: UnitKey, room: Room) -> Term:
