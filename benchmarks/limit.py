@@ -79,12 +79,13 @@ def rounds_of(spec: microsfl.RunSpec) -> Iterator[float]:
     client, server = spec.strategy.client_optimizer, spec.strategy.body_optimizer
     stepped = [getattr(torch.optim, client.name)(own, **client.options)] if own else []
     shared = [getattr(torch.optim, server.name)(body, **server.options)] if body else []
+    epochs = spec.strategy.local_epochs
     for round_ in range(sys.maxsize):
         began_at = time.perf_counter()
         count = 0
         for number, share in enumerate(shares):
             seed = round_ * len(shares) + number
-            for batch in batches(len(share.train), batch_size=spec.data.batch_size, epochs=1, seed=seed):
+            for batch in batches(len(share.train), batch_size=spec.data.batch_size, epochs=epochs, seed=seed):
                 chosen = torch.from_numpy(share.train[batch])
                 torch.autograd.backward(cross_entropy(model(x[chosen]), y[chosen]))
                 for optimizer in stepped:
@@ -96,7 +97,7 @@ def rounds_of(spec: microsfl.RunSpec) -> Iterator[float]:
         for optimizer in shared:
             optimizer.step()
             optimizer.zero_grad()
-        yield len(x) / (time.perf_counter() - began_at)
+        yield epochs * len(x) / (time.perf_counter() - began_at)
 
 
 def main() -> None:

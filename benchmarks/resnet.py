@@ -7,7 +7,7 @@ Threads: each of two clients is in a process and asks a split server of its own,
 thread. A client waits while its server computes and the other way round, so two cores are in use. The limit is one
 process with two threads (torch's own parallelism over the same two cores), which trains the same batches. Samples per
 second of whole rounds (see `federated.round_speeds`) ÷ the fastest of the limit's, measured before and after. A
-repetition is a round of two batches a client: a batch takes a second or more, and the round's reduce and averaging
+repetition is a round of four batches a client: a batch takes a second or more, and the round's reduce and averaging
 (45 MB of weights) count.
 
 The graph of such a batch is larger than the default bound of a split server's cache: `servers.graph_cache_mb` is set
@@ -27,6 +27,7 @@ from .limit import Limit
 
 THREADS = 2
 GRAPH_CACHE_MB = 4000
+EPOCHS = 2  # of two batches, that a client trains in a round
 
 
 def measure(quick: bool) -> Iterator[Figure]:
@@ -56,7 +57,11 @@ def specification(quick: bool) -> microsfl.RunSpec:
                 "batch_size": 64,
             },
             "model": {"name": "resnet18"},
-            "strategy": {"client_optimizer": {"lr": 0.01}, "body_optimizer": {"lr": 0.001}},
+            "strategy": {
+                "local_epochs": EPOCHS,
+                "client_optimizer": {"lr": 0.01},
+                "body_optimizer": {"lr": 0.001},
+            },
             "servers": {"split": 2, "graph_cache_mb": GRAPH_CACHE_MB},
         }
     )

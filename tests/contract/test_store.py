@@ -57,6 +57,34 @@ def test_what_is_not_there_is_not_found(store: ObjectStore) -> None:
     store.delete("a/b")
 
 
+def test_the_size_is_that_of_the_value(store: ObjectStore) -> None:
+    store.put("a/b", b"123")
+    assert store.size("a/b") == 3
+    for nothing in ("a/c", "a"):  # "a" is a folder where there are folders
+        assert not store.exists(nothing)
+        with pytest.raises(FileNotFoundError):
+            store.size(nothing)
+        with pytest.raises(FileNotFoundError):
+            store.get(nothing)
+
+
+def test_a_value_is_read_into_memory_that_is_there(store: ObjectStore) -> None:
+    memory = bytearray(b"........")
+    store.put("a/b", b"12345")
+    assert store.read_into("a/b", memoryview(memory)) == 5
+    assert memory == b"12345..."
+    store.put("a/b", b"")
+    assert store.read_into("a/b", memoryview(memory)) == 0
+    store.put("a/b", b"12345678")
+    assert store.read_into("a/b", memoryview(memory)) == 8
+    assert memory == b"12345678"
+    store.put("a/b", b"123456789")
+    with pytest.raises(BufferError):
+        store.read_into("a/b", memoryview(memory))
+    with pytest.raises(FileNotFoundError):
+        store.read_into("a/c", memoryview(memory))
+
+
 def test_create_writes_once(store: ObjectStore) -> None:
     assert store.create("a/b", b"first")
     assert not store.create("a/b", b"second")
@@ -115,7 +143,10 @@ def test_deleted_is_gone(store: ObjectStore) -> None:
     "key", ["", "/", "/a", "a/", "a//b", "..", "../a", "a/../b", ".", "a/./b", "a\0b", "a\nb", "a b"]
 )
 def test_keys_that_could_leave_the_store_are_refused(store: ObjectStore, key: str) -> None:
-    for verb in (store.get, store.exists, store.delete, lambda k: store.put(k, b""), lambda k: store.create(k, b"")):
+    for verb in (
+        store.get, store.size, store.exists, store.delete, store.list, lambda k: store.read_into(k, memoryview(b"")),
+        lambda k: store.put(k, b""), lambda k: store.create(k, b""),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="no store key"):
             verb(key)
 
@@ -172,6 +203,25 @@ def test_a_store_that_cannot_be_written_fails_the_probe_and_says_so(tmp_path: Pa
         store.probe()
     with pytest.raises(StoreUnavailable, match="write 'a/b'"):
         store.put("a/b", b"")
+
+
+@pytest.mark.parametrize("option", ["", "?fsync=true"])
+def test_what_a_dead_writer_left_in_a_folder_is_not_seen(option: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / f"b#{uuid.uuid4().int}").write_bytes(b"half")
+    store = open_store(f"file://{tmp_path}{option}")
+    assert list(store.list("a")) == []
+    assert store.create("a/b", b"whole")
+    assert (list(store.list("a")), store.get("a/b")) == (["a/b"], b"whole")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_an_empty_one(tmp_path: Path) -> None:
+    """A key is either there or not there; what cannot be known is neither."""
+    store = open_store(f"file://{tmp_path}/store")
+    (tmp_path / "store" / "a").write_text("in the way")
+    for verb in (store.exists, store.get, store.size, store.delete):
+        with pytest.raises(StoreUnavailable, match="Not a directory"):
+            verb("a/b")
 
 
 # What file:///folder?fsync=true adds: the order of writing, syncing and naming.
@@ -270,12 +320,3 @@ def test_with_fsync_a_disk_that_fails_leaves_no_name_and_is_reported(
     with pytest.raises(StoreUnavailable, match=r"write 'a/d'.*no disk"):
         store.put("a/d", b"1")
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["b", "c"]
-
-
-def test_with_fsync_what_a_dead_writer_left_is_not_seen(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / f"b#{uuid.uuid4().int}").write_bytes(b"half")
-    store = open_store(f"file://{tmp_path}?fsync=true")
-    assert list(store.list("a")) == []
-    assert store.create("a/b", b"whole")
-    assert (list(store.list("a")), store.get("a/b")) == (["a/b"], b"whole")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from microsfl.sync import contributions, keys
 from tests.world import MODELS, World, spec_of, toy_data
 
 CLIENTS = 3
@@ -90,3 +91,45 @@ def test_law_2_the_hash_depends_on_the_seed() -> None:
     """The test of the test: what should differ does."""
     spec = spec_of(data={"clients": CLIENTS})
     assert finished(spec) != finished(spec.model_copy(update={"run": spec.run.model_copy(update={"seed": 1})}))
+
+
+@pytest.mark.parametrize("helping", [(), (1,), (2, 3), (1, 2, 3)], ids=str)
+def test_law_2_whoever_adds_up_what_changes_no_bit(helping: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round is closed in four parts, of which other replicas add up some, or none where they do not get to it."""
+    monkeypatch.setattr(contributions, "GROUP", 2)
+    spec = spec_of(data={"clients": CLIENTS}, model={"name": f"{MODELS}batchnorm"})
+    expected = finished(spec)
+    world = World(spec, replicas=4, spread="random")
+    for number in range(CLIENTS):
+        world.join(f"c{number}", toy_data(samples=17 + number, seed=number))
+    for round_ in range(spec.run.rounds):
+        for client, trainer in sorted(world.trainers.items()):
+            trainer.train(world.task(client, round_))
+        shared = {"run": spec.run.name, "round": round_, "parts": 4}
+        for part in helping:
+            answer = world.split.replicas[part].calls["/v1/partials"]({**shared, "part": part})
+            assert answer["sums"] > 0
+        world.split.replicas[0].calls["/v1/reduce"](shared)
+        assert list(world.body_store.list(keys.partials(spec.run.name, round_))) == []
+        world.close(round_)
+    assert commits(world) == expected
+
+
+def test_law_2_partial_sums_are_used() -> None:
+    """The test of the test: what a replica does not add up itself is what another has left."""
+    spec = spec_of(data={"clients": CLIENTS})
+    world = World(spec, replicas=2)
+    for number in range(CLIENTS):
+        world.join(f"c{number}", toy_data(samples=17 + number, seed=number))
+        world.trainers[f"c{number}"].train(world.task(f"c{number}", 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contributions, "GROUP", 2)
+        shared = {"run": spec.run.name, "round": 0, "parts": 2}
+        world.split.replicas[1].calls["/v1/partials"]({**shared, "part": 1})
+        left = list(world.body_store.list(keys.partials(spec.run.name, 0)))
+        added: list[int] = []
+        group = contributions.Adder.group
+        patch.setattr(contributions.Adder, "group", lambda one, units: (added.append(len(units)), group(one, units))[1])
+        world.split.replicas[0].calls["/v1/reduce"](shared)
+    [commit] = world.commits()[1:]
+    assert sum(added) + 2 * len(left) >= len(commit.contributions) > sum(added) > 0

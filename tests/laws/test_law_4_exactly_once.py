@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from microsfl.core.unit import UnitKey
 from microsfl.errors import InputError, RoundClosed, RunExists
-from microsfl.sync import keys
+from microsfl.sync import contributions, keys
 from microsfl.sync.seals import seal
 from microsfl.wire.messages import Backward, Gradients, Step
 from tests.world import MODELS, World, spec_of, toy_data
@@ -220,6 +220,64 @@ def test_law_4_a_list_that_another_commit_overtook_counts_nothing_twice() -> Non
     world.close(0)
     audit(world, {(0, unit.client, unit.unit) for unit in listed})
     assert [len(commit.contributions) for commit in world.commits()] == [0, len(listed), 0]
+
+
+@given(seed=st.integers(0, 2**32), parts=st.integers(2, 5))
+@settings(max_examples=20, deadline=None)
+def test_law_4_partial_sums_count_nothing_twice(seed: int, parts: int) -> None:
+    """Others add up parts of a round at any moment and more than once, also while a late contribution comes in that
+    nobody was promised: what is committed is what one replica alone makes of the files that it finds."""
+    spec = spec_of(run={"rounds": 1}, data={"clients": CLIENTS}, model={"name": f"{MODELS}batchnorm"})
+    helped, alone = world_with_clients(spec, replicas=parts), world_with_clients(spec)
+    for world in (helped, alone):
+        for client, trainer in world.trainers.items():
+            trainer.train(world.task(client, 0))
+    draw = random.Random(seed)
+    units = sorted(helped.body_store.list(keys.gradients("toy", 0)))
+    late = draw.choice(units)
+    content = helped.body_store.get(late)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contributions, "GROUP", 2)
+        helped.body_store.delete(late)
+        for place in range(2 * parts):
+            if place == parts:
+                helped.body_store.create(late, content)
+            if draw.random() < 0.6:
+                part = draw.randrange(parts)
+                shared = {"run": "toy", "round": 0, "parts": draw.choice([parts, parts + 1])}
+                helped.split.replicas[part].calls["/v1/partials"]({**shared, "part": part})
+        helped.split.replicas[0].calls["/v1/reduce"]({"run": "toy", "round": 0, "parts": parts})
+        alone.split.replicas[0].calls["/v1/reduce"]({"run": "toy", "round": 0})
+    assert helped.body_hash() == alone.body_hash()
+    assert [commit.to_bytes() for commit in helped.commits()] == [commit.to_bytes() for commit in alone.commits()]
+    audit(helped, {(0, *keys.unit_of(path)) for path in units})
+
+
+def test_law_4_who_closes_while_others_add_up_loses_nothing() -> None:
+    """Real threads: three replicas add up their parts while the fourth closes the round, and one asks for it again."""
+    spec = spec_of(data={"clients": CLIENTS})
+    world, alone = world_with_clients(spec, replicas=4), world_with_clients(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contributions, "GROUP", 1)
+        for number in range(spec.run.rounds):
+            for one in (world, alone):
+                for client, trainer in one.trainers.items():
+                    trainer.train(one.task(client, number))
+            alone.close(number)
+            call = {"run": "toy", "round": number, "parts": 4}
+            asked = [
+                replica.compute.submit(replica.calls["/v1/partials"], {**call, "part": part})
+                for part, replica in enumerate(world.split.replicas)
+                if part
+            ]
+            first, second = (world.split.replicas[place] for place in (0, 1))
+            closing = [replica.compute.submit(replica.calls["/v1/reduce"], call) for replica in (first, second)]
+            versions = {one.result()["version"] for one in closing}
+            assert versions == {number + 1}
+            assert all(one.result()["sums"] >= 0 for one in asked)
+            world.close(number)
+    assert world.body_hash() == alone.body_hash()
+    assert [commit.contributions for commit in world.commits()] == [commit.contributions for commit in alone.commits()]
 
 
 def test_law_4_the_first_contribution_of_a_unit_is_the_one_that_counts() -> None:

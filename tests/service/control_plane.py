@@ -72,6 +72,7 @@ class StandIn:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Json]] = []
         self.answers: dict[str, tuple[int, Json]] = {}
+        self.contributions = 6  # of each round
         self.hold = threading.Event()
         self.hold.set()
         self.called = threading.Event()
@@ -88,8 +89,10 @@ class StandIn:
 
     def usual(self, path: str, message: Json) -> Json:
         if path == "/v1/reduce":
-            counts = {"contributions": 6, "left_out": 1, "batches": 12}
+            counts = {"contributions": self.contributions, "left_out": 1, "batches": 2 * self.contributions}
             return {"version": message["round"] + 1, "round": message["round"], **counts}
+        if path == "/v1/partials":
+            return {"sums": 1}
         if path == "/v1/aggregate":
             return {"version": message["round"] + 1, "clients": len(message["clients"])}
         return {"version": 0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from microsfl.records import Records
+from microsfl.services.data_plane import SHARED_FROM
 from tests.service.control_plane import (
     CLIENTS,
     Api,
@@ -28,6 +29,44 @@ def test_another_replica_is_asked_when_one_fails(api: Api, plane: StandIn) -> No
         api.work(*CLIENTS)
         assert api.wait_for(lambda run: run["state"] in ("finished", "failed"))["reason"] is None
     assert plane.paths().count("/v1/reduce") == 4
+
+
+def test_the_others_help_with_a_round_after_one_with_many_contributions(api: Api, plane: StandIn) -> None:
+    """All but the one that closes it add up a part each; whether they can is nobody's matter."""
+    others = [StandIn(), StandIn()]
+    broken = {"/v1/partials": (503, {"error": {"code": "store_unavailable", "message": "later"}})}
+    others[0].answers |= broken
+    for one in (plane, *others):
+        one.contributions = SHARED_FROM
+    with served(others[0].app) as first, served(others[1].app) as second:
+        api.register_servers(first, second, plane.url, fed=plane.url)
+        api.register_clients(*CLIENTS)
+        api.post("/runs", spec(rounds=3))
+        api.post("/runs/demo/start")
+        api.work(*CLIENTS)
+        assert api.wait_for(lambda run: run["state"] in ("finished", "failed"))["reason"] is None
+        asked = [(path, call) for one in (plane, *others) for path, call in one.calls if "round" in call]
+    reduces = {call["round"]: call.get("parts") for path, call in asked if path == "/v1/reduce"}
+    assert reduces == {0: None, 1: 3, 2: 3}
+    helps = sorted((call["round"], call["part"], call["parts"]) for path, call in asked if path == "/v1/partials")
+    assert helps == [(1, 1, 3), (1, 2, 3), (2, 1, 3), (2, 2, 3)]
+    for one in (plane, *others):
+        closed = {call["round"] for path, call in one.calls if path == "/v1/reduce"}
+        helped = {call["round"] for path, call in one.calls if path == "/v1/partials"}
+        assert not closed & helped
+
+
+def test_nobody_is_asked_to_help_with_few_contributions(api: Api, plane: StandIn) -> None:
+    other = StandIn()
+    with served(other.app) as url:
+        api.register_servers(url, plane.url, fed=plane.url)
+        api.register_clients(*CLIENTS)
+        api.post("/runs", spec(rounds=3))
+        api.post("/runs/demo/start")
+        api.work(*CLIENTS)
+        api.wait_for(lambda run: run["state"] == "finished")
+    assert "/v1/partials" not in (*plane.paths(), *other.paths())
+    assert not any("parts" in call for one in (plane, other) for _, call in one.calls)
 
 
 def test_a_refusal_of_the_data_plane_fails_the_run(demo: Api, plane: StandIn) -> None:

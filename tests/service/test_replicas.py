@@ -162,6 +162,13 @@ REFUSED: dict[str, tuple[str, Any, int, str]] = {
     "reduce: unknown run": ("/v1/reduce", {"run": "x", "round": 0}, 404, "run_not_found"),
     "reduce: round far ahead": ("/v1/reduce", {"run": "toy", "round": 3}, 404, "round_not_found"),
     "reduce: negative round": ("/v1/reduce", {"run": "toy", "round": -1}, 400, "invalid_input"),
+    "reduce: no parts": ("/v1/reduce", {"run": "toy", "round": 0, "parts": 0}, 400, "invalid_input"),
+    "partials: no part": ("/v1/partials", {"run": "toy", "round": 0}, 400, "invalid_input"),
+    "partials: one too many": ("/v1/partials", {"run": "toy", "round": 0, "part": 2, "parts": 2}, 400, "invalid_input"),
+    "partials: unknown run": ("/v1/partials", {"run": "x", "round": 0, "part": 1, "parts": 2}, 404, "run_not_found"),
+    "partials: round far ahead": (
+        "/v1/partials", {"run": "toy", "round": 3, "part": 1, "parts": 2}, 404, "round_not_found",
+    ),
     "reduce: path": ("/v1/reduce", {"run": "../x", "round": 0}, 422, "invalid_id"),
     "run: no specification": ("/v1/runs", {}, 422, "invalid_setting"),
     "run: unknown setting": ("/v1/runs", {"spec": {"data": {"clinets": 3}}}, 422, "unknown_setting"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
+from microsfl.sync import ahead
 from microsfl.sync.ahead import in_order
 
 ROOMS = ("a", "b", "c", "d")
@@ -61,6 +63,23 @@ def test_there_are_never_more_results_than_rooms_and_none_shares_its_room(thread
     assert 0 < max(most) <= len(ROOMS)
 
 
+def test_a_room_is_free_again_only_when_its_result_is_not_used_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed: list[str] = []
+
+    class Noted(SimpleQueue):  # type: ignore[type-arg]
+        def put(self, item: Any, *arguments: Any) -> None:
+            freed.extend([item] if item in ROOMS else [])
+            super().put(item, *arguments)
+
+    monkeypatch.setattr(ahead, "SimpleQueue", Noted)
+    results = in_order(range(9), lambda item, room: (item, room), ROOMS[:3], 1)
+    for number in range(6):
+        _, room = next(results)
+        assert len(freed) == 3 + number
+        assert room == ROOMS[number % 3]
+    results.close()  # type: ignore[attr-defined]
+
+
 def one_fails(items: int, failing: int) -> Callable[[int, str], int]:
     def work(item: int, _room: str) -> int:
         if item == failing:
@@ -76,11 +95,8 @@ def test_an_error_comes_where_its_result_would_and_ends_the_threads(threads: int
     found: list[int] = []
     with pytest.raises(FileNotFoundError, match=f"item {failing} of 9"):
         found.extend(in_order(range(9), one_fails(9, failing), ROOMS, threads))
-    assert found == []  # extend takes all or nothing
+    assert found == list(range(failing))
     assert readers() == []
-    results = in_order(range(9), one_fails(9, failing), ROOMS, threads)
-    assert [next(results) for _ in range(failing)] == list(range(failing))
-    results.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from microsfl.core.formats import COMPRESSED, compressed, expanded
-from microsfl.errors import InvalidId, MalformedMessage, TensorMismatch
+from microsfl.errors import InvalidId, MalformedMessage, MessageTooLarge, TensorMismatch
 from microsfl.wire.messages import Contribution, Forward, Gradients
-from microsfl.wire.tensors import DTYPES, decode, encode
+from microsfl.wire.tensors import DTYPES, decode, encode, opened
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -155,3 +159,75 @@ def test_ids_that_cannot_be_keys_are_refused(client: str) -> None:
 def test_a_dtype_that_cannot_travel_is_refused_by_name() -> None:
     with pytest.raises(TensorMismatch, match="complex64"):
         encode({"odd": torch.ones(1, dtype=torch.complex64)})
+
+
+# Files with a hash of themselves.
+
+
+def file(**changes: Any) -> bytes:
+    values: dict[str, Any] = {"run": "r", "round": 1, "client": "c", "unit": 4, "samples": 16, "version": 9}
+    gradients = {"w": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3, dtype=torch.bfloat16)}
+    return Contribution(**{**values, "gradients": gradients, **changes}).pack(hashed=True)
+
+
+def with_digest(content: bytes) -> bytes:
+    """As docs/reference/wire.md says it: XXH3-128 of the file with zeros for the hash's own digits."""
+    before, mark, after = content.partition(b'"xxh3_128":"')
+    assert mark
+    blank = before + mark + b"0" * 32 + after[32:]
+    return before + mark + xxhash.xxh3_128_hexdigest(blank).encode() + after[32:]
+
+
+def test_the_hash_is_what_the_documentation_says() -> None:
+    assert with_digest(file()) == file()
+    assert decode(file(), hashed=True).fields["unit"] == 4
+
+
+@given(place=st.integers(0, 10**4), bit=st.integers(0, 7))
+@settings(max_examples=200, deadline=None)
+def test_a_file_of_which_one_bit_differs_is_refused(place: int, bit: int) -> None:
+    content = bytearray(file())
+    content[place % len(content)] ^= 1 << bit
+    with pytest.raises((MalformedMessage, MessageTooLarge)):
+        decode(content, hashed=True)
+
+
+@pytest.mark.parametrize("hide", ['"xxh3_128":"', '"},"', "\\", '"'])
+def test_no_name_and_no_text_is_taken_for_the_hash(hide: str) -> None:
+    tensors = {hide: torch.ones(2), f"{hide}{'0' * 32}": torch.zeros(1)}
+    packet = decode(encode(tensors, {hide: hide, "a": f"{hide}{'0' * 32}"}, hashed=True), hashed=True)
+    assert packet.fields == {hide: hide, "a": f"{hide}{'0' * 32}"}
+    assert all(torch.equal(packet.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+def rearranged(content: bytes, order: Sequence[str]) -> bytes:
+    """The same packet with the entries of its header in another order, and its right hash."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    text = json.dumps({name: header[name] for name in order}, separators=(",", ":")).encode()
+    return with_digest(len(text).to_bytes(8, "little") + text + content[8 + size :])
+
+
+@pytest.mark.parametrize("order", list(permutations(["__metadata__", "gradients.w", "gradients.b"])), ids=str)
+def test_files_are_read_alike_in_whatever_order_their_headers_are(order: Sequence[str]) -> None:
+    content = rearranged(file(), order)
+    assert opened(content, hashed=True)[:2] == opened(file(), hashed=True)[:2] == opened(content)[:2]
+
+
+def test_a_table_with_metadata_in_it_is_refused() -> None:
+    content = file(gradients={"abcd": torch.ones(2)}).replace(b'"gradients.abcd"', b'"__metadata__"  ')
+    for hashed in (True, False):
+        with pytest.raises(MalformedMessage, match="stands twice"):
+            decode(with_digest(content), hashed=hashed)
+
+
+@given(tensors())
+@settings(max_examples=60, deadline=None)
+def test_arrays_are_the_tensors_where_they_stand(values: dict[str, Tensor]) -> None:
+    values.pop("__metadata__", None)
+    found = opened(encode(values, {}, hashed=True), hashed=True)
+    assert {entry.name: entry.dtype for entry in found.entries} == {name: t.dtype for name, t in values.items()}
+    for entry in found.entries:
+        array = entry.array(found.data)
+        assert array.shape == entry.shape
+        assert torch.equal(torch.from_numpy(array.copy()).double(), values[entry.name].double())

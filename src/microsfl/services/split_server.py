@@ -129,7 +129,7 @@ class SplitServer:
         """Close a round: commit what waits in it, of which other replicas may add up parts."""
         run = self._run(text_field(call, "run"))
         before = run.sync.chain.head().version
-        commit = run.sync.close(number_field(call, "round"), number_field({"parts": 1, **call}, "parts"))
+        commit = run.sync.close(number_field(call, "round"), _part({"parts": 1, **call, "part": 0})[1])
         self.counts["commits"] += commit.version > before
         return {
             "version": commit.version,
@@ -141,9 +141,7 @@ class SplitServer:
 
     def add_up(self, call: Json) -> Json:
         """Add up a part of what waits in a round that another replica closes."""
-        part, parts = number_field(call, "part"), number_field(call, "parts")
-        if part >= parts:
-            raise InputError(f"There is no part {part} of {parts}; the first is 0.")
+        part, parts = _part(call)
         sums = self._run(text_field(call, "run")).sync.add_up(number_field(call, "round"), part, parts)
         return {"sums": sums}
 
@@ -265,6 +263,14 @@ def main(settings: SplitServerSettings) -> None:
 
 def _unit(message: UnitMessage) -> dict[str, Any]:
     return {name: getattr(message, name) for name in UnitMessage.model_fields}
+
+
+def _part(call: Json) -> tuple[int, int]:
+    """Which part of how many. Raises InputError."""
+    part, parts = number_field(call, "part"), number_field(call, "parts")
+    if part >= parts:
+        raise InputError(f"There is no part {part} of {parts}; the first is 0.")
+    return part, parts
 
 
 def _seeds(run: Run, unit: UnitMessage) -> list[int]:

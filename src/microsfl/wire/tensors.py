@@ -239,8 +239,10 @@ def _head(view: memoryview) -> bytes:
 def _read_header(head: bytes, *, hashed: bool) -> tuple[Any, tuple[Entry, ...]]:
     """The metadata, None where there are none, and the table of the tensors."""
     end = head.find(_MARK) + len(_MARK) + len(_NO_DIGEST) + 2 if hashed else -1
-    if head[end - 2 : end + 2] == b'"},"':  # the hash ends the metadata, and these the JSON before the table
-        return _parsed(head[8:end] + b"}").pop("__metadata__", None), _read_table(b"{" + head[end + 1 :])
+    if head[end - 2 : end + 2] == b'"},"':  # the hash ends the metadata, and what comes then is the table
+        header = _parsed(head[8:end] + b"}")
+        if header.keys() == {"__metadata__"}:
+            return header["__metadata__"], _read_table(b"{" + head[end + 1 :])
     header = _parsed(head[8:])
     return header.pop("__metadata__", None), _entries(header)
 
