@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
 import pytest
 
 from microsfl.records import Records
-from microsfl.services.data_plane import SHARED_FROM
+from microsfl.services.data_plane import SHARED_FROM, DataPlane
 from tests.service.control_plane import (
     CLIENTS,
     Api,
@@ -31,42 +35,38 @@ def test_another_replica_is_asked_when_one_fails(api: Api, plane: StandIn) -> No
     assert plane.paths().count("/v1/reduce") == 4
 
 
-def test_the_others_help_with_a_round_after_one_with_many_contributions(api: Api, plane: StandIn) -> None:
-    """All but the one that closes it add up a part each; whether they can is nobody's matter."""
-    others = [StandIn(), StandIn()]
-    broken = {"/v1/partials": (503, {"error": {"code": "store_unavailable", "message": "later"}})}
-    others[0].answers |= broken
-    for one in (plane, *others):
-        one.contributions = SHARED_FROM
-    with served(others[0].app) as first, served(others[1].app) as second:
-        api.register_servers(first, second, plane.url, fed=plane.url)
-        api.register_clients(*CLIENTS)
-        api.post("/runs", spec(rounds=3))
-        api.post("/runs/demo/start")
-        api.work(*CLIENTS)
-        assert api.wait_for(lambda run: run["state"] in ("finished", "failed"))["reason"] is None
-        asked = [(path, call) for one in (plane, *others) for path, call in one.calls if "round" in call]
-    reduces = {call["round"]: call.get("parts") for path, call in asked if path == "/v1/reduce"}
-    assert reduces == {0: None, 1: 3, 2: 3}
-    helps = sorted((call["round"], call["part"], call["parts"]) for path, call in asked if path == "/v1/partials")
-    assert helps == [(1, 1, 3), (1, 2, 3), (2, 1, 3), (2, 2, 3)]
-    for one in (plane, *others):
-        closed = {call["round"] for path, call in one.calls if path == "/v1/reduce"}
-        helped = {call["round"] for path, call in one.calls if path == "/v1/partials"}
-        assert not closed & helped
+def reduced(contributions: Sequence[int], *servers: StandIn) -> None:
+    """Rounds with so many contributions, each reduced by the servers, and all that is asked of them awaited."""
+
+    async def run(urls: Sequence[str]) -> None:
+        plane = DataPlane(budget_s=20)
+        for number, count in enumerate(contributions):
+            for server in servers:
+                server.contributions = count
+            assert (await plane.reduce(lambda: urls, "demo", number)).contributions == count
+            await asyncio.gather(*plane._helping)
+
+    with contextlib.ExitStack() as stack:
+        asyncio.run(run([stack.enter_context(served(server.app)) for server in servers]))
 
 
-def test_nobody_is_asked_to_help_with_few_contributions(api: Api, plane: StandIn) -> None:
-    other = StandIn()
-    with served(other.app) as url:
-        api.register_servers(url, plane.url, fed=plane.url)
-        api.register_clients(*CLIENTS)
-        api.post("/runs", spec(rounds=3))
-        api.post("/runs/demo/start")
-        api.work(*CLIENTS)
-        api.wait_for(lambda run: run["state"] == "finished")
-    assert "/v1/partials" not in (*plane.paths(), *other.paths())
-    assert not any("parts" in call for one in (plane, other) for _, call in one.calls)
+def test_the_others_help_with_a_round_after_one_with_many_contributions() -> None:
+    """All but the one that closes it add up a part each; that one of them cannot is nobody's matter."""
+    servers = [StandIn(), StandIn(), StandIn()]
+    servers[0].answers["/v1/partials"] = (503, {"error": {"code": "store_unavailable", "message": "later"}})
+    reduced([SHARED_FROM - 1, SHARED_FROM, 1, 1], *servers)
+    reduces = {call["round"]: call.get("parts") for one in servers for path, call in one.calls if path == "/v1/reduce"}
+    assert reduces == {0: None, 1: None, 2: 3, 3: None}
+    helps = [call for one in servers for path, call in one.calls if path == "/v1/partials"]
+    assert sorted((call["round"], call["part"], call["parts"]) for call in helps) == [(2, 1, 3), (2, 2, 3)]
+    assert [sum(call["round"] == 2 for _, call in one.calls) for one in servers] == [1, 1, 1]
+
+
+def test_one_server_alone_is_not_asked_to_help() -> None:
+    server = StandIn()
+    reduced([SHARED_FROM] * 3, server)
+    assert server.paths() == ["/v1/reduce"] * 3
+    assert not any("parts" in call for _, call in server.calls)
 
 
 def test_a_refusal_of_the_data_plane_fails_the_run(demo: Api, plane: StandIn) -> None:

@@ -372,6 +372,44 @@ def test_a_file_that_goes_without_a_mark_is_an_error_and_with_it_not(finished: P
     assert verify(stores(finished)).findings == ()
 
 
+def test_partial_sums_of_a_closed_round_are_noted_and_go(tmp_path: Path) -> None:
+    """A replica that adds up a part may store it after the round was closed; of an open round they are needed."""
+    world = world_in(tmp_path, spec(rounds=9))
+    for number in range(2):
+        world.round(number)
+    settle(world)
+    store = stores(tmp_path)[keys.BODY]
+    closed, needed = (keys.partial("toy", number, "0" * 64) for number in (1, 2))
+    for key in (closed, needed):
+        store.create(key, b"whatever")
+    report = verify(stores(tmp_path))
+    assert report.errors == 0
+    assert [(finding.file, finding.meaning) for _, finding in report.findings if finding.file in (closed, needed)] == [
+        (closed, "A partial sum of a closed round. Harmless; microsfl gc removes it.")
+    ]
+    gone = collect(tmp_path)
+    assert closed in gone
+    assert needed not in gone
+
+
+def test_what_is_removed_is_told_with_its_size_without_being_read(finished: Path) -> None:
+    for store, one in plans(finished):
+        assert {removal.key: removal.size_bytes for removal in one.removals} == {
+            removal.key: len(store.get(removal.key)) for removal in one.removals
+        }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ObjectStore, "get", never_of_a_tensor_file(ObjectStore.get))
+        assert any(one.removals for _, one in plans(finished))
+
+
+def never_of_a_tensor_file(get: Callable[[ObjectStore, str], bytes]) -> Callable[[ObjectStore, str], bytes]:
+    def checked(store: ObjectStore, key: str) -> bytes:
+        assert not key.endswith(".safetensors")
+        return get(store, key)
+
+    return checked
+
+
 def test_a_run_without_a_version_has_nothing_to_remove() -> None:
     store = open_store("memory://")
     store.put("runs/toy/rounds/0/gradients/c0/0.safetensors", b"early")

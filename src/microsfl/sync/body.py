@@ -78,6 +78,7 @@ class BodySync:
         self.chain = Chain(store, run, keys.BODY)
         self._own = 0  # batches that this process contributed since it listed what waits
         self._present = 0  # batches that waited then
+        self._waited: dict[UnitKey, int] = {}  # their units
         self._look_after = 1
 
     def initialize(self) -> Commit:
@@ -216,7 +217,8 @@ class BodySync:
         if self._own < self._look_after:
             return
         waiting = self._waiting(unit.round)
-        present = sum(self._batches(one) for one in waiting)
+        self._waited = {one: self._waited.get(one) or self._batches(one) for one in waiting}
+        present = sum(self._waited.values())
         share = self._own / max(self._own, present - self._present)
         if present >= due:
             self._commit(unit.round, waiting, closes=False)
