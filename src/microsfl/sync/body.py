@@ -183,7 +183,8 @@ class BodySync:
                 partials.forget_round(self.store, self.run, round_)
 
     def add_up(self, round_: int, part: int, parts: int) -> int:
-        """Add up one of several parts of what waits in a round that is being closed; how many sums that gave.
+        """Add up one of several parts of what waits in a round that is being closed, and more when that is done; how
+        many sums that gave.
 
         Raises:
             RoundNotFound: when the round before is still open.
@@ -191,13 +192,11 @@ class BodySync:
         if self.chain.closing(round_) is not None or self.rule.turns:
             return 0
         seal(self.store, self.run, round_)  # what is added after it has no part in the sum
-        left = 0
-        with contextlib.suppress(FileNotFoundError):  # the round was closed, and cleaned up
-            for _ in partials.leave(self._adder(self.chain.head()), self._waiting(round_), part, parts):
-                left += 1
-                if self.chain.closing(round_) is not None:
-                    break
-        return left
+        try:
+            units, adder = self._waiting(round_), self._adder(self.chain.head())
+            return partials.leave(adder, units, part, parts, lambda: self.chain.closing(round_) is not None)
+        except FileNotFoundError:  # the round was closed, and cleaned up
+            return 0
 
     def commit_if_due(self, unit: UnitKey, batches: int) -> None:
         """Commit what is due; called after each contribution, of `batches` batches, and before its answer.

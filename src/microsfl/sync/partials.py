@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,32 +27,40 @@ _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 def sums(adder: Adder, units: Sequence[UnitKey], parts: int) -> Iterator[Sum]:
-    """The sums of the groups of these units, in order; of what other parts have left, theirs. Each is to be used before
-    the next.
+    """The sums of the groups of these units, in order; of those that others have left, theirs. Each is to be used
+    before the next.
+
+    Args:
+        parts: in how many the groups are divided; with 1 nobody has left anything.
 
     Raises:
         FileNotFoundError, StoreCorrupt: see `Adder.group`.
     """
-    groups = in_groups(units)
-    own = _share(len(groups), 0, parts)
     room = Room(adder.store)
-    for number, group in enumerate(groups):
-        left = None if number in own else _find(adder, group, room)
+    for group in in_groups(units):
+        left = _find(adder, group, room) if parts > 1 else None
         yield adder.group(group) if left is None else left
 
 
-def leave(adder: Adder, units: Sequence[UnitKey], part: int, parts: int) -> Iterator[str]:
-    """Store the sums of a part of the groups of these units; the name of each, once it is stored.
+def leave(adder: Adder, units: Sequence[UnitKey], part: int, parts: int, is_over: Callable[[], bool]) -> int:
+    """Store the sums of a part of the groups of these units, then of others that are not there; how many.
+
+    Args:
+        is_over: asked before each is stored: nobody wants it any more, nor any other.
 
     Raises:
         FileNotFoundError, StoreCorrupt: see `Adder.group`.
     """
-    groups = in_groups(units)
-    for number in _share(len(groups), part, parts):
+    groups, stored = in_groups(units), 0
+    for number in _turns(len(groups), part, parts):
         key = _key(adder, groups[number])
-        if not adder.store.exists(key):
-            adder.store.create(key, _packed(adder.group(groups[number])))
-        yield key
+        if adder.store.exists(key):
+            continue
+        found = adder.group(groups[number])
+        if is_over():
+            break
+        stored += adder.store.create(key, _packed(found))
+    return stored
 
 
 def forget_round(store: Store, run: str, round_: int) -> None:
@@ -61,10 +69,12 @@ def forget_round(store: Store, run: str, round_: int) -> None:
         store.delete(key)
 
 
-def _share(groups: int, part: int, parts: int) -> range:
-    """The groups that are up to one of several."""
+def _turns(groups: int, part: int, parts: int) -> list[int]:
+    """The groups in the order in which one of several takes them: its own, and then those before and after them, from
+    their end: who takes them from their beginning, as the one that closes the round does, comes towards it.
+    """
     first, end = (-(-groups * number // parts) for number in (part, part + 1))
-    return range(first, end)
+    return [*range(first, end), *reversed(range(first)), *reversed(range(end, groups))]
 
 
 def _key(adder: Adder, units: Sequence[UnitKey]) -> str:
