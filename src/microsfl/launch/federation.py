@@ -15,6 +15,7 @@ from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, Spl
 from ..errors import InputError, OperationError, RunExists, RunFailed
 from ..spec import RunSpec
 from ..store.s3 import area_environment
+from ..zoo.deal import client_ids
 from .aside import aside
 from .child import Child
 from .control import Control
@@ -231,12 +232,6 @@ def areas(spec: RunSpec) -> tuple[str, ...]:
     """The areas of the store that the run's strategy has files in."""
     traits = spec.strategy.traits
     return ("body",) * traits.split + ("client",) * traits.federated
-
-
-def client_ids(count: int) -> tuple[str, ...]:
-    """client-00, client-01, …: in sorted order, which is the order in which a run numbers its clients."""
-    digits = max(2, len(str(count - 1)))
-    return tuple(f"client-{number:0{digits}}" for number in range(count))
 
 
 def client_groups(spec: RunSpec) -> list[tuple[str, ...]]:
