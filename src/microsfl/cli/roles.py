@@ -1,11 +1,14 @@
-"""The commands that start one role each."""
+"""The commands that start roles: up, which starts all of them here, and one for each role."""
 
 from __future__ import annotations
 
 from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, SplitServerSettings
 from ..launch.options import role_command
+from ..launch.up_command import up
 from ..process import importing
 from .group import cli
+
+cli.add_command(up)
 
 
 @role_command(cli, "coordinator", CoordinatorSettings)
