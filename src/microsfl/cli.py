@@ -15,7 +15,7 @@ from . import __version__
 from .audit.options import audit_options, pretrain_options
 from .config import ClientSettings, CoordinatorSettings, FedServerSettings, SplitServerSettings
 from .errors import MicrosflError
-from .launch.options import role_command
+from .launch.options import on_coordinator, role_command
 from .process import importing
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def cli() -> None:
 @CONFIG
 @ASSIGNMENTS
 @OUTPUT
-@click.option("--simulate", is_flag=True, help="In this process alone, without servers or a store.")
+@click.option("--simulate", is_flag=True, is_eager=True, help="In this process alone, without servers or a store.")
+@on_coordinator
 @AS_JSON
 @click.pass_obj
 def run(
@@ -66,6 +67,7 @@ def run(
     assignments: tuple[str, ...],
     output: Path | None,
     simulate: bool,
+    coordinator: str | None,
     as_json: bool,
 ) -> None:
     """Train on this machine and write a run folder.
@@ -77,7 +79,11 @@ def run(
     """
     from .launch.spec_file import read_spec
 
-    if simulate:
+    if coordinator:
+        from .launch.elsewhere import train_elsewhere
+
+        results = train_elsewhere(coordinator, read_spec(config, assignments), output)
+    elif simulate:
         from .simulate.training import train as simulated
 
         results = simulated(read_spec(config, assignments), output)
