@@ -99,6 +99,7 @@ def _waiting(run: Elsewhere, now: Json) -> str:
 def _results(run: Elsewhere, folder: RunFolder) -> tuple[Json, list[Json], Path]:
     from .model_files import fetched  # torch
 
+    folder.logs.rmdir()  # they are where the processes are
     folder.write_spec(run.spec)
     metrics, rounds = run.control.metrics(), run.control.rounds()
     folder.write_metrics(metrics)

@@ -118,7 +118,8 @@ def title(spec: RunSpec) -> str:
     """What runs, in a line."""
     split = f", {counted(spec.servers.split, 'split server')}" if spec.strategy.traits.split else ""
     clients = counted(spec.run_clients, "client")
-    return f"microsfl run '{spec.run.name}': {spec.strategy.name} on {spec.data.dataset}, {clients}{split}"
+    data = "the clients' own data" if spec.data.partition == "own" else spec.data.dataset
+    return f"microsfl run '{spec.run.name}': {spec.strategy.name} on {data}, {clients}{split}"
 
 
 def line(result: Json, rounds: int) -> str:
