@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..launch.options import on_coordinator
 from .group import cli
 from .options import AS_JSON, ASSIGNMENTS, CONFIG, OUTPUT
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 @CONFIG
 @ASSIGNMENTS
 @OUTPUT
-@click.option("--simulate", is_flag=True, help="In this process alone, without servers or a store.")
+@click.option("--simulate", is_flag=True, is_eager=True, help="In this process alone, without servers or a store.")
+@on_coordinator
 @AS_JSON
 @click.pass_obj
 def run(
@@ -28,6 +30,7 @@ def run(
     assignments: tuple[str, ...],
     output: Path | None,
     simulate: bool,
+    coordinator: str | None,
     as_json: bool,
 ) -> None:
     """Train on this machine and write a run folder.
@@ -39,7 +42,11 @@ def run(
     """
     from ..launch.spec_file import read_spec
 
-    if simulate:
+    if coordinator:
+        from ..launch.elsewhere import train_elsewhere
+
+        results = train_elsewhere(coordinator, read_spec(config, assignments), output)
+    elif simulate:
         from ..simulate.training import train as simulated
 
         results = simulated(read_spec(config, assignments), output)
