@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"errors"},
     "zoo": {"errors", "spec", "core", "wire"},
     "client": {".", *BELOW, "device", "core", "wire", "zoo"},
-    "services": {".", *BELOW, "device", "core", "wire", "store", "sync", "records", "zoo"},
+    "dashboard": set(),
+    "services": {".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo"},
     # The launcher starts the roles as processes and talks to them over HTTP: it never imports a service.
     "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client"},
     # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
@@ -54,7 +55,7 @@ SHARED = {"", "http", "replica", "stopwatch"}
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
-        "adoption", "intake", "spent", "reports",
+        "adoption", "intake", "spent", "reports", "pages",
     },
     "split-server": {"split_server", "split_caches"},
     "fed-server": {"fed_server"},

@@ -25,6 +25,7 @@ from ..launch.model_files import model_files
 from ..launch.preflight import resolve
 from ..launch.rehearsal import rehearse
 from ..launch.results import Results
+from ..launch.summary import settled_by
 from ..services.adoption import fresh
 from ..services.api import MetricsRow, round_json, task_json
 from ..services.data_plane import AggregateAnswer, ReduceAnswer, aggregated_row, reduced_row
@@ -32,7 +33,7 @@ from ..services.reports import EvaluateMetrics, TrainMetrics
 from ..services.run import Run, plan, take
 from ..services.spent import profile_of
 from ..spec import RunSpec
-from ..zoo.datasets import Data, load_data
+from ..zoo.datasets import Data
 from .federation import Federation, Sweeper
 
 Json = dict[str, Any]
@@ -76,9 +77,8 @@ def simulate(
     began = time.perf_counter()
     spec = alone(spec if is_resolved else resolve(spec, data))
     with torch_threads(threads):
-        data = data or load_data(spec.data.dataset, spec.data.path)
         rehearsal = rehearse(spec, data)
-        federation = Federation(spec, rehearsal, data)
+        federation = Federation(spec, rehearsal)
         try:
             simulation = Simulation(spec, federation, on_round or (lambda _: None))
             simulation.run()
@@ -90,7 +90,7 @@ def simulate(
         metrics=simulation.metrics(),
         profile=simulation.profile(),
         model=model_files(*federation.weights(), rehearsal.parts),
-        commits=simulation.sweeper.commits,
+        settled=settled_by(simulation.sweeper.commits),
         class_counts=rehearsal.class_counts,
         seconds=time.perf_counter() - began,
     )
