@@ -35,6 +35,9 @@ export function categories() {
     : ["#1d6494", "#b8661b", "#2a7d55", "#ae3f74", "#6a55b5", "#857517", "#1b7f86", "#c04a37", "#67727c", "#8a6242"];
 }
 
+/** A text as plotly shows it unchanged: it knows a little markup of its own, as <b>. */
+export const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
 function merged(base, more) {
   const result = { ...base };
   for (const [key, value] of Object.entries(more || {})) {

@@ -54,6 +54,9 @@ export class LiveTable {
       el("thead", {}, el("tr", {}, heads)),
       this.body,
     );
+    // On a phone its rows are laid out as cards, after which a browser would not take it for a table any more.
+    this.roles = cards;
+    if (cards) giveRoles(this.table);
     this.empty = el("p", { class: "empty" }, empty);
     this.scroll = el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" }, this.table);
     this.element = el("div", {}, this.scroll, this.empty);
@@ -90,7 +93,9 @@ export class LiveTable {
         ? el("th", { scope: "row", "data-label": one.label })
         : el("td", { class: one.kind === "number" ? "number" : null, "data-label": one.label }),
     );
-    return el("tr", {}, cells);
+    const line = el("tr", {}, cells);
+    if (this.roles) giveRoles(line);
+    return line;
   }
 
   _fill(line, row) {
@@ -99,6 +104,14 @@ export class LiveTable {
       if (column.fill) column.fill(cell, row);
       else setText(cell, column.cell(row));
     });
+  }
+}
+
+function giveRoles(node) {
+  const roles = { TABLE: "table", THEAD: "rowgroup", TBODY: "rowgroup", TR: "row", TD: "cell" };
+  for (const one of [node, ...node.querySelectorAll("*")]) {
+    const role = one.tagName === "TH" ? (one.scope === "col" ? "columnheader" : "rowheader") : roles[one.tagName];
+    if (role) one.setAttribute("role", role);
   }
 }
 
