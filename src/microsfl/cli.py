@@ -16,6 +16,7 @@ from .audit.options import audit_options, pretrain_options
 from .config import ClientSettings, CoordinatorSettings, FedServerSettings, SplitServerSettings
 from .errors import MicrosflError
 from .launch.options import role_command
+from .launch.up_command import up
 from .process import importing
 
 if TYPE_CHECKING:
@@ -259,6 +260,9 @@ def audit_privacy(folder: Path, output: Path | None, as_json: bool, **options: A
         click.echo(json.dumps(report, indent=2, allow_nan=False))
     else:
         print_report(report, output or folder)
+
+
+cli.add_command(up)
 
 
 @role_command(cli, "coordinator", CoordinatorSettings)

@@ -25,12 +25,12 @@ from typing import Any
 import microsfl
 from microsfl.core.partition import partition
 from microsfl.launch.control import Control
-from microsfl.launch.federation import client_ids
 from microsfl.spec import RunSpec
 from microsfl.store.objects import open_store
 from microsfl.sync import keys
 from microsfl.sync.commits import Chain, Commit
 from microsfl.zoo.datasets import labels, load_data
+from microsfl.zoo.deal import client_ids
 
 DEADLINE_S = 180.0
 CLIENTS = 5

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from microsfl.launch.federation import client_groups, client_ids
+from microsfl.launch.federation import client_groups
 from microsfl.launch.plots import write_plots
 from microsfl.launch.summary import summarize
 from microsfl.launch.table import print_results
 from microsfl.spec import RunSpec
 from microsfl.sync.commits import Commit, File, LeftOut, Taken
+from microsfl.zoo.deal import client_ids
 
 Json = dict[str, Any]
 MODEL = {"front": b"f", "body": b"b", "tail": b""}

@@ -44,7 +44,7 @@ def kept(store: ObjectStore) -> list[str]:
 def test_every_strategy_runs_and_keeps_no_more_after_more_rounds(strategy: str) -> None:
     spec = resolve(spec_of(strategy, run={"rounds": 3}))
     data = load_data("digits", None)
-    federation = Federation(spec, rehearse(spec, data), data)
+    federation = Federation(spec, rehearse(spec, data))
     found: list[tuple[int, int]] = []
     simulation = Simulation(
         spec, federation, lambda _: found.append((len(kept(federation.body_store)), len(kept(federation.client_store))))

@@ -10,19 +10,18 @@ import time
 from types import FrameType
 from typing import Any
 
-import torch
 from cachetools import LRUCache
 from torch import nn
 
 from .. import __version__
 from ..config import ClientSettings
-from ..core.partition import IntArray, Share
+from ..core.partition import Share
 from ..device import choose_device, use_threads, warm_up
 from ..errors import ClientNotFound, MicrosflError, ModelNotAllowed, RoundClosed, RunNotActive
 from ..process import announce, event, start_logging
 from ..spec import DATASETS, RunSpec
-from ..zoo.datasets import Data, labels, load_data
-from ..zoo.deal import deal
+from ..zoo.datasets import Data, labels, load_data, takes_client
+from ..zoo.deal import OWN, check_own, deal, everything
 from ..zoo.parts import build_parts, client_side, load_front
 from .coordinator import Coordinator
 from .http import Http
@@ -53,7 +52,7 @@ class Runs:
         self.coordinator = coordinator
         self.lock = threading.Lock()
         self.runs: LRUCache[str, tuple[RunSpec, dict[str, nn.Module]]] = LRUCache(RUNS_KEPT)
-        self.data: LRUCache[tuple[str, str | None], Data] = LRUCache(RUNS_KEPT)
+        self.data: LRUCache[tuple[str, str | None, str | None], Data] = LRUCache(RUNS_KEPT)
         self.shares: LRUCache[str, list[Share]] = LRUCache(RUNS_KEPT)
 
     def get(self, run: str) -> tuple[RunSpec, dict[str, nn.Module]]:
@@ -66,11 +65,12 @@ class Runs:
                 self.runs[run] = spec, client_side(spec, parts)
             return self.runs[run]
 
-    def local_data(self, spec: RunSpec, index: int) -> LocalData:
-        """The samples of client number `index`: its own data set, or its share of the run's.
+    def local_data(self, spec: RunSpec, client: str, index: int) -> LocalData:
+        """The samples of a client, which has that number in the run: its own data set, or its share of the run's.
 
         Raises:
             ModelNotAllowed: when the run names a data set function that this site does not allow.
+            InvalidSetting: when the data is not what the run's model is made for.
         """
         own = self.settings.dataset
         name = own or spec.data.dataset
@@ -79,14 +79,20 @@ class Runs:
                 f"Data set '{name}' is not on this site's list; add it to allow_datasets to permit it."
             )
         with self.lock:
-            data = self._data(name, self.settings.path or spec.data.path)
-            share = _everything(data) if own else self._shares(spec, data)[index]
+            if own is None and spec.data.partition != OWN:
+                data = self._data(name, self.settings.path or spec.data.path)
+                share = self._shares(spec, data)[index]
+            else:
+                data = self._data(name, self.settings.path or spec.data.path, client if takes_client(name) else None)
+                share = everything(data)
+                check_own(data, name, client, spec)
         return LocalData(data.train, data.test, share)
 
-    def _data(self, name: str, path: str | None) -> Data:
-        if (name, path) not in self.data:
-            self.data[name, path] = load_data(name, path)
-        return self.data[name, path]
+    def _data(self, name: str, path: str | None, client: str | None = None) -> Data:
+        key = (name, path, client)
+        if key not in self.data:
+            self.data[key] = load_data(name, path, client)
+        return self.data[key]
 
     def _shares(self, spec: RunSpec, data: Data) -> list[Share]:
         if spec.run.name not in self.shares:
@@ -180,7 +186,7 @@ class Agent:
         if known is not None:
             return known
         spec, modules = self.runs.get(task.run)
-        data = self.runs.local_data(spec, task.index)
+        data = self.runs.local_data(spec, task.client, task.index)
         split = SplitServers(self.http, task.index, lambda: self.coordinator.split_servers, self.settings.spread)
         fed = FedServer(self.http, lambda: self.coordinator.fed_server)
         trainer = Trainer(spec, task.client, modules, data, split, fed, self.device, self.settings.in_flight)
@@ -240,11 +246,3 @@ def main(settings: ClientSettings) -> None:
 def _end(_: int, __: FrameType | None) -> None:
     event("stopping")
     raise SystemExit(0)
-
-
-def _everything(data: Data) -> Share:
-    return Share(_all(data.train), _all(data.test))
-
-
-def _all(dataset: Any) -> IntArray:
-    return torch.arange(len(dataset)).numpy()

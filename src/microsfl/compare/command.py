@@ -106,9 +106,9 @@ def _resolved(grid: Sequence[Cell]) -> dict[str, RunSpec]:
         source = (cell.spec.data.dataset, cell.spec.data.path)
         try:
             found[cell.id] = spec = resolve(cell.spec, loaded.get(source))
-            if source not in loaded:
+            if source not in loaded and spec.data.partition != "own":
                 loaded[source] = load_data(*source)
-            rehearse(spec, loaded[source])
+            rehearse(spec, loaded.get(source))
         except InputError as error:
             raise type(error)(f"{describe(cell)}: {error}") from None
     return found

@@ -1,4 +1,4 @@
-"""The dashboard: one page over the coordinator's JSON, with all that it needs in `static/`; no build step, no network."""
+"""The dashboard: a page over the coordinator's JSON, with all that it needs in `static/`: no build step, no network."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from ..spec import RunSpec
 from ..store.objects import open_store
 from ..sync import keys
 from ..zoo.datasets import describe
+from ..zoo.deal import OWN, own_data
 from ..zoo.front_file import read_front
 
 if TYPE_CHECKING:
@@ -47,13 +48,24 @@ def resolve(spec: RunSpec, data: Data | None = None) -> RunSpec:
         raise DatasetNotFound(
             f"data.path = '{path}' is not there. Give the folder of the data set's files, or leave data.path out."
         )
-    input_shape, classes = describe(spec.data.dataset, path) if data is None else (data.input_shape, data.classes)
+    input_shape, classes = _described(spec) if data is None else (data.input_shape, data.classes)
     resolved = _with_front_sha256(spec).resolved(input_shape=input_shape, classes=classes)
     if spec.strategy.unit == "auto" and resolved.strategy.unit != 1:
         from ..zoo.parts import activation_bytes  # torch, for the few runs that need it here
 
         resolved = resolved.with_units_of(activation_bytes(resolved))
     return resolved
+
+
+def _described(spec: RunSpec) -> tuple[tuple[int, ...], int]:
+    """Shape of a sample and number of classes. The data is not looked at where the specification says both."""
+    shape, classes = spec.model.input_shape, spec.model.classes
+    if shape != "auto" and classes != "auto":
+        return shape, classes
+    if spec.data.partition != OWN:
+        return describe(spec.data.dataset, spec.data.path)
+    found = own_data(spec)  # a client may lack the highest classes
+    return found[0].input_shape, max(data.classes for data in found)
 
 
 def _with_front_sha256(spec: RunSpec) -> RunSpec:

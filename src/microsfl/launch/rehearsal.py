@@ -16,7 +16,7 @@ from ..device import choose_device
 from ..errors import InvalidSetting
 from ..spec import OptimizerTable, RunSpec
 from ..zoo.datasets import Data, Samples, labels, load_data, take
-from ..zoo.deal import deal
+from ..zoo.deal import OWN, deal, everything, own_data
 from ..zoo.parts import build_parts, client_side, load_front
 from .deadline import check_deadline
 
@@ -27,9 +27,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """parts: the model with its initial weights. shares: one a client. class_counts: int64 [clients, classes]."""
+    """parts: the model with its initial weights. data, shares: one a client. class_counts: int64 [clients, classes]."""
 
     parts: Parts
+    data: list[Data]
     shares: list[Share]
     class_counts: IntArray
 
@@ -39,7 +40,7 @@ def rehearse(spec: RunSpec, data: Data | None = None) -> Rehearsal:
 
     Args:
         spec: resolved. Its model and data set functions are the user's own and may be imported.
-        data: what the specification names, where it is loaded already.
+        data: what the specification names, where it is loaded already and divided among the clients.
 
     Raises:
         InputError: what a process of the run would find wrong with the specification.
@@ -49,14 +50,32 @@ def rehearse(spec: RunSpec, data: Data | None = None) -> Rehearsal:
     parts = build_parts(spec, [spec.model.name])
     load_front(spec, parts.front)
     _check_optimizers(spec, parts)
+    rehearsal = _own(spec, parts) if spec.data.partition == OWN else _dealt(spec, parts, data)
+    if spec.run.deadline_s:
+        slowest = max(range(len(rehearsal.shares)), key=lambda number: len(rehearsal.shares[number].train))
+        check_deadline(spec, parts, rehearsal.data[slowest].train, rehearsal.shares)
+    return rehearsal
+
+
+def _dealt(spec: RunSpec, parts: Parts, data: Data | None) -> Rehearsal:
     data = data or load_data(spec.data.dataset, spec.data.path)
     _check_model(spec, parts, data.train)
     train, test = labels(data.train), labels(data.test)
     _check_labels(spec, train, test)
     shares = deal(spec, train, test).shares
-    if spec.run.deadline_s:
-        check_deadline(spec, parts, data.train, shares)
-    return Rehearsal(parts, shares, label_counts(train, shares, _classes(spec)))
+    return Rehearsal(parts, [data] * len(shares), shares, label_counts(train, shares, _classes(spec)))
+
+
+def _own(spec: RunSpec, parts: Parts) -> Rehearsal:
+    """Each client has its own data."""
+    found, shares, counts = own_data(spec), [], []
+    for data in found:
+        _check_model(spec, parts, data.train)
+        train = labels(data.train)
+        _check_labels(spec, train, labels(data.test))
+        shares.append(everything(data))
+        counts.append(label_counts(train, shares[-1:], _classes(spec))[0])
+    return Rehearsal(parts, found, shares, np.stack(counts))
 
 
 def rehearsed(question: Json) -> Json:

@@ -12,7 +12,6 @@ from ..client.units import LocalData
 from ..config import FedServerSettings, SplitServerSettings
 from ..core.unit import UnitKey
 from ..device import choose_device
-from ..launch.federation import client_ids
 from ..launch.rehearsal import Rehearsal
 from ..services import fed_server, split_server
 from ..services.replica import Json
@@ -21,7 +20,7 @@ from ..store.objects import ObjectStore, open_store
 from ..sync import keys
 from ..sync.commits import Chain, Commit
 from ..wire.timing import Timing
-from ..zoo.datasets import Data
+from ..zoo.deal import client_ids
 from ..zoo.parts import client_side
 from .direct import Direct
 
@@ -33,10 +32,10 @@ class Federation:
     """A split server and a fed server, as far as the strategy has work for them, and every client of the run.
 
     Args:
-        spec: resolved. rehearsal: its model and shares. data: what the shares index.
+        spec: resolved. rehearsal: its model, data and shares.
     """
 
-    def __init__(self, spec: RunSpec, rehearsal: Rehearsal, data: Data) -> None:
+    def __init__(self, spec: RunSpec, rehearsal: Rehearsal) -> None:
         traits = spec.strategy.traits
         self.spec = spec
         self.body_store, self.client_store = open_store("memory://"), open_store("memory://")
@@ -50,8 +49,10 @@ class Federation:
             replica.calls["/v1/runs"]({"spec": json.loads(spec.to_json())})
         modules = client_side(spec, rehearsal.parts)
         self.trainers = {
-            client: self._trainer(number, client, modules, LocalData(data.train, data.test, rehearsal.shares[number]))
-            for number, client in enumerate(client_ids(spec.run_clients))
+            client: self._trainer(number, client, modules, LocalData(data.train, data.test, share))
+            for number, (client, data, share) in enumerate(
+                zip(client_ids(spec.run_clients), rehearsal.data, rehearsal.shares, strict=True)
+            )
         }
 
     def reduce(self, round_: int) -> tuple[Json, Timing]:

@@ -32,7 +32,7 @@ from ..services.reports import EvaluateMetrics, TrainMetrics
 from ..services.run import Run, plan, take
 from ..services.spent import profile_of
 from ..spec import RunSpec
-from ..zoo.datasets import Data, load_data
+from ..zoo.datasets import Data
 from .federation import Federation, Sweeper
 
 Json = dict[str, Any]
@@ -76,9 +76,8 @@ def simulate(
     began = time.perf_counter()
     spec = alone(spec if is_resolved else resolve(spec, data))
     with torch_threads(threads):
-        data = data or load_data(spec.data.dataset, spec.data.path)
         rehearsal = rehearse(spec, data)
-        federation = Federation(spec, rehearsal, data)
+        federation = Federation(spec, rehearsal)
         try:
             simulation = Simulation(spec, federation, on_round or (lambda _: None))
             simulation.run()

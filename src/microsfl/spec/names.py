@@ -17,7 +17,7 @@ OPTIMIZERS = (
     "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam", "RAdam", "RMSprop",
     "Rprop", "SGD",
 )  # fmt: skip
-PARTITIONS = ("iid", "dirichlet-label", "dirichlet-size", "shards")
+PARTITIONS = ("iid", "dirichlet-label", "dirichlet-size", "shards", "own")
 DATASETS = ("digits", "mnist")
 MODELS = ("mlp", "linear-front", "cnn", "resnet18")
 REDUCTIONS = ("mean-batches", "mean-samples", "sum")

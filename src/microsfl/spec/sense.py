@@ -75,6 +75,10 @@ def _problems(
     training = clients if run.participants == "all" else run.participants
     if training > clients:
         yield f"run.participants = {training} is more than data.clients = {clients}."
+    if data.partition == "own" and data.public:
+        yield "data.public is set aside before data is divided; with data.partition = 'own' nothing is: leave it out."
+    if data.partition == "own" and traits.pooled:
+        yield f"strategy.name = '{strategy.name}' pools the data, which data.partition = 'own' leaves where it is."
     if not run.managed and strategy.name != "filesync":
         yield f"strategy.name = '{strategy.name}' needs the coordinator to drive the rounds: use run.managed = true."
     if not run.managed and (privacy.clip_norm or privacy.noise_std or model.front_weights):

@@ -60,7 +60,8 @@ class DataTable(Table):
     )
     partition: Annotated[str, known(PARTITIONS, import_path=False)] = Field(
         "dirichlet-label",
-        description="How samples are divided: iid, dirichlet-label, dirichlet-size, shards.",
+        description="How samples are divided: iid, dirichlet-label, dirichlet-size, shards. own: not at all, each "
+        "client has data of its own and uses all of it.",
     )
     alpha: float = Field(0.5, gt=0, allow_inf_nan=False, description="Dirichlet concentration; smaller is more skewed.")
     shards_per_client: Positive = Field(2, description="For partition = shards: label-sorted shards a client.")

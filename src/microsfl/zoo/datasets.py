@@ -39,6 +39,9 @@ MNIST_FILES = (
 _SHAPES: dict[str, tuple[tuple[int, ...], int]] = {"digits": ((1, 8, 8), 10), "mnist": ((1, 28, 28), 10)}
 
 
+CLIENT = "client"  # the parameter of a user's function that gets a client's name
+
+
 class Samples(Protocol):
     """A torch data set of a known length whose items are pairs (x, y)."""
 
@@ -57,15 +60,16 @@ class Data:
     classes: int
 
 
-def load_data(name: str, path: str | None) -> Data:
+def load_data(name: str, path: str | None, client: str | None = None) -> Data:
     """The data set `name`.
 
     Args:
         name: `digits` (scikit-learn's 8x8 digits), `mnist`, or `package.module:function`, which is called with `path`
             if it takes a parameter (one with a default: if `path` is given), and returns (train, test), two torch
-            data sets of pairs (x, y).
+            data sets of pairs (x, y). A parameter that is called `client` gets the client's name.
         path: for `mnist` the folder of its four IDX files, gzip or plain, or the folder above `MNIST/raw`. None:
             scikit-learn downloads it from openml.org and keeps a copy (no test covers this download).
+        client: whose data it is, where each has its own.
 
     Raises:
         DatasetNotFound: when the files are not there or cannot be downloaded.
@@ -76,11 +80,16 @@ def load_data(name: str, path: str | None) -> Data:
     if name == "mnist":
         return _mnist(Path(path)) if path is not None else _mnist_downloaded()
     if ":" in name:
-        return _own(name, path)
+        return _own(name, path, client)
     raise InvalidSetting(
         f"data.dataset: '{name}' is unknown.{did_you_mean(name, _SHAPES)} Or name your own as "
         "'package.module:function'."
     )
+
+
+def takes_client(name: str) -> bool:
+    """Whether the data set depends on whose it is: a function of the user's with a parameter `client`."""
+    return ":" in name and CLIENT in inspect.signature(_imported(name)).parameters
 
 
 def describe(name: str, path: str | None) -> tuple[tuple[int, ...], int]:
@@ -242,11 +251,17 @@ def _tensors(x: npt.NDArray[np.float32], y: IntArray) -> Samples:
     return TensorDataset(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y))
 
 
-def _own(name: str, path: str | None) -> Data:
+def _own(name: str, path: str | None, client: str | None) -> Data:
     function = _imported(name)
-    parameters = inspect.signature(function).parameters.values()
-    takes_path = any(path is not None or parameter.default is parameter.empty for parameter in parameters)
-    both = function(path) if takes_path else function()
+    parameters = dict(inspect.signature(function).parameters)
+    for_client = parameters.pop(CLIENT, None)
+    if for_client is not None and client is None and for_client.default is for_client.empty:
+        raise InvalidSetting(
+            f"data.dataset: '{name}' takes the name of a client, to give each its own data: set data.partition = 'own'."
+        )
+    takes_path = any(path is not None or one.default is one.empty for one in parameters.values())
+    named = {} if for_client is None or client is None else {CLIENT: client}
+    both = function(path, **named) if takes_path else function(**named)
     if not isinstance(both, tuple | list) or len(both) != 2:
         raise InvalidSetting(f"data.dataset: '{name}' returned {_named(both)}; it must return (train, test).")
     train, test = both
