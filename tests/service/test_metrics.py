@@ -209,6 +209,7 @@ def test_the_coordinator_shows_its_participants_and_runs(api: Api, plane: StandI
     assert first.get("participants", role="fed-server", alive="false") == 0
     assert (first.get("runs", state="finished"), first.get("runs", state="created")) == (1, 1)
     assert (first.get("run_round", run="demo"), first.get("run_rounds", run="demo")) == (1, 2)
+    assert (first.get("run_running", run="demo"), first.get("run_running", run="second")) == (0, 0)
     over = api.get("/runs/demo")["history"][-1]
     assert first.get("run_accuracy_ratio", run="demo") == over["accuracy"]
     assert first.get("run_loss", run="demo") == over["loss"]

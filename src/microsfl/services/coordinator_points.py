@@ -50,6 +50,7 @@ def _participants(roster: Roster) -> Iterator[Point]:
 
 def _run(run: Run) -> Iterator[Point]:
     labels, state = {"run": run.name}, run.state
+    yield "microsfl_run_running", labels, float(state.status is Status.RUNNING)
     yield "microsfl_run_round", labels, state.round
     yield "microsfl_run_rounds", labels, state.rounds
     yield "microsfl_run_away_clients", labels, len(state.away)
