@@ -21,7 +21,7 @@ ROOT = Path(microsfl.__file__).parent
 # What each part of the package may import from the package. "." is the package itself, for `__version__`.
 BELOW = {"errors", "spec", "config", "process"}
 MAY_IMPORT: dict[str, set[str]] = {
-    ".": {"spec", "client", "launch"},
+    ".": {"spec", "client", "launch", "finished"},
     "errors": set(),
     "schema": {"errors"},
     "spec": {"errors", "schema"},
@@ -59,7 +59,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Simulations of many runs, and real ones, side by side.
     "compare": {".", *BELOW, "schema", "core", "zoo", "launch", "simulate"},
     "profile": {"errors", "launch"},
-    "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch"},
+    # Runs from Python. What it reads of a finished one is what the audits attack, too.
+    "finished": {"errors", "schema", "spec", "core", "wire", "zoo", "launch", "simulate"},
+    "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
     "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate", "profile"},
     "__main__": {"cli", "launch"},
 }
