@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Metrics and traces of any process: they read what it keeps, and change nothing.
     "telemetry": {".", "errors", "core", "wire"},
     "client": {".", *BELOW, "device", "core", "wire", "zoo", "telemetry"},
-    "services": {".", *BELOW, "device", "core", "wire", "store", "sync", "records", "zoo", "telemetry"},
+    "dashboard": set(),
+    "services": {".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo", "telemetry"},
     # The launcher starts the roles as processes and talks to them over HTTP: it never imports a service.
     "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client"},
     # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
@@ -56,7 +57,7 @@ SHARED = {"", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "re
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
-        "adoption", "intake", "spent", "reports", "coordinator_points",
+        "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
     },
     "split-server": {"split_server", "split_caches", "split_points"},
     "fed-server": {"fed_server"},

@@ -19,8 +19,8 @@ def run() -> NoReturn:
     try:
         with ExitStack() as stack:
             forks = None
-            if sys.argv[1:2] == ["run"] and "--simulate" not in sys.argv:
-                # What a run waits for longest is what its processes import: that begins before anything else.
+            if (sys.argv[1:2] == ["run"] and "--simulate" not in sys.argv) or sys.argv[1:2] == ["up"]:
+                # What they wait for longest is what its processes import: that begins before anything else.
                 forks = stack.enter_context(Forks())
             from .cli import main
 

@@ -73,6 +73,12 @@ class ServerSettings(ProcessSettings):
 class CoordinatorSettings(ServerSettings):
     port: Port = Field(8000, description="Port to listen on; 0 takes a free one.")
     records_url: str = Field("sqlite:///microsfl.db", description="SQLAlchemy URL of the database.")
+    allow_models: tuple[str, ...] = Field(
+        (), description="Model factories (package.module:function) that a run of the dashboard may name."
+    )
+    allow_datasets: tuple[str, ...] = Field(
+        (), description="Data set functions (package.module:function) that a run of the dashboard may name."
+    )
 
 
 class ReplicaSettings(ServerSettings):

@@ -17,7 +17,7 @@ from tests.faults.chaos import Outcome, acknowledged, audit, cluster, spec_of
 def test_a_run_outlives_its_fork_server(tmp_path: Path, calm: Outcome) -> None:
     names = ("split-server-0", "fed-server", "clients-0")
     with cluster(tmp_path / "run") as own:
-        forks = own.federation._forks
+        forks = own.federation.processes.forks
         assert forks is not None
         assert forks.pid is not None
         before = {child.name: child.process for child in own.federation.children}

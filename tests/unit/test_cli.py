@@ -27,7 +27,7 @@ from microsfl.spec import RunSpec
 Settings = TypeVar("Settings", bound=ProcessSettings)
 
 COMMANDS = (
-    "run", "compare", "profile", "pretrain", "audit-privacy", "config", "coordinator", "split-server", "fed-server",
+    "run", "up", "compare", "profile", "pretrain", "audit-privacy", "config", "coordinator", "split-server", "fed-server",
     "client",
 )  # fmt: skip
 

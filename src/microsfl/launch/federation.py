@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, ProcessSettings, SplitServerSettings
+from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, SplitServerSettings
 from ..errors import InputError, OperationError, RunExists, RunFailed
 from ..spec import RunSpec
 from ..store.s3 import area_environment
 from ..zoo.deal import client_ids
 from .aside import aside
-from .child import Child, end, terminate
+from .child import Child
 from .control import Control
 from .forks import Forks
 from .preflight import check_store, resolve
+from .processes import Processes
 from .run_folder import RunFolder, default_path
-from .supervisor import Supervisor
 
 WATCH_S = 1.0  # how soon a process that died is noticed
 PAUSE_S = 0.1  # least time between two looks at a run, whose every report is a change
@@ -64,13 +63,9 @@ class Federation:
         self.spec = resolve(spec)
         self.resumes = resume
         self.path = Path(folder) if folder is not None else default_path(spec.run.name)
-        self.children: list[Child] = []
-        self.supervisor = Supervisor(self.children, self.spec.servers.restarts, self._record)
-        self._forks = forks
-        self._own = ExitStack()
+        self.processes = Processes(self.spec.servers.restarts, forks)
+        self.children, self.supervisor = self.processes.children, self.processes.supervisor
         self._began = False
-        self._recorded: list[Json] = []
-        self._recording = threading.Lock()
 
     def __enter__(self) -> Self:
         self.folder = RunFolder(self.path, resume=self.resumes)
@@ -94,15 +89,13 @@ class Federation:
             self.supervisor.stop()
             self._stop()
         finally:
-            end(self.children)
-            self._own.close()
-            self._record()
+            self.processes.close()
 
     def finish(self) -> None:
         """Ask every process to end, as `close` does, but do not wait for it."""
         self.supervisor.stop()
         self._stop()
-        terminate(self.children)
+        self.processes.finish()
 
     def follow(self) -> Iterator[Json]:
         """The run as the coordinator shows it: now, after each change and at least every second, until it finished.
@@ -134,7 +127,7 @@ class Federation:
 
     def _check(self) -> None:
         """Raises RunFailed for a process that stays down. A split server may, while there is another."""
-        self._record()
+        self.processes.record()
         replicas = [child for child in self.children if child.role == "split-server"]
         spare = not all(self.supervisor.is_down(child) for child in replicas)
         for child in self.children:
@@ -150,10 +143,9 @@ class Federation:
             except RunExists:
                 if not self.resumes:
                     raise
-        if self._forks is None:
-            self._forks = self._own.enter_context(Forks())
+        self.processes.begin(self.folder)
         # It starts while the fork server imports torch; the others are not started for a wrong specification.
-        coordinator = self._spawn("coordinator", "coordinator", self._coordinator())
+        coordinator = self.processes.spawn("coordinator", "coordinator", self._coordinator())
         self.class_counts = self.aside("microsfl.launch.rehearsal:rehearsed")["class_counts"]
         self.folder.write_spec(self.spec)
         self._start_processes(coordinator)
@@ -162,23 +154,20 @@ class Federation:
 
     def aside(self, function: str, **more: Any) -> Json:
         """See `aside`; the question has the run's specification and what else is given."""
-        assert self._forks is not None
-        return aside(self._forks, function, {"spec": self.spec.model_dump(mode="json"), **more})
+        assert self.processes.forks is not None
+        return aside(self.processes.forks, function, {"spec": self.spec.model_dump(mode="json"), **more})
 
     def _start_processes(self, coordinator: Child) -> None:
         coordinator.wait_ready()
         self.coordinator = str(coordinator.address)
-        traits = self.spec.strategy.traits
+        traits, spawn = self.spec.strategy.traits, self.processes.spawn
         for number in range(self.spec.servers.split * traits.split):
-            self._spawn("split-server", f"split-server-{number}", self._split_server(f"split-server-{number}"), "body")
+            spawn("split-server", f"split-server-{number}", self._split_server(f"split-server-{number}"), "body")
         if traits.federated:
-            self._spawn("fed-server", "fed-server", self._fed_server(), "client")
+            spawn("fed-server", "fed-server", self._fed_server(), "client")
         for number, ids in enumerate(client_groups(self.spec) if self.spec.run.managed else []):
-            self._spawn("client", f"clients-{number}", self._client(ids))
-        for child in self.children:
-            child.wait_ready()
-        self._record()
-        self.supervisor.start()
+            spawn("client", f"clients-{number}", self._client(ids))
+        self.processes.supervise()
 
     def _begin(self) -> None:
         self.control.create(self.spec, resume=self.resumes)
@@ -190,23 +179,6 @@ class Federation:
             with suppress(OperationError):  # a coordinator that does not answer is ended all the same
                 self.control.stop()
         self._began = False
-
-    def _spawn(self, role: str, name: str, settings: ProcessSettings, area: str | None = None) -> Child:
-        """Start a process. Only those of an area get the credentials of its store, and of no other's."""
-        environment = {} if area is None else area_environment(area, os.environ)
-        secrets = {name: value for name, value in environment.items() if name.startswith("AWS_")}
-        child = Child(role, name, settings, self.folder.logs / f"{name}.log", secrets, self._forks)
-        self.children.append(child)
-        self._record()
-        return child
-
-    def _record(self) -> None:
-        """Keep processes.json current; the supervisor's thread does so too."""
-        with self._recording:
-            now = [child.to_json() for child in self.children]
-            if now != self._recorded:
-                self.folder.write_processes(now)
-                self._recorded = now
 
     def store_url(self, area: str) -> str:
         """URL of the store of the area "body" or "client"."""
@@ -265,7 +237,11 @@ def areas(spec: RunSpec) -> tuple[str, ...]:
 def client_groups(spec: RunSpec) -> list[tuple[str, ...]]:
     """The clients that each client process hosts, evenly."""
     ids, per_process = client_ids(spec.run_clients), spec.servers.clients_per_process
-    wanted = cores() if per_process == "auto" else math.ceil(len(ids) / per_process)
+    return spread(ids, cores() if per_process == "auto" else math.ceil(len(ids) / per_process))
+
+
+def spread(ids: tuple[str, ...], wanted: int) -> list[tuple[str, ...]]:
+    """The clients of each of so many processes, of which none is without."""
     processes = min(wanted, len(ids))
     return [ids[number::processes] for number in range(processes)]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidSetting, StoreNotWritable
 from ..spec import RunSpec
-from .folder import Folder
+from .process_folder import ProcessFolder
 from .profile_rows import COLUMNS, FILE, tidy
 from .spec_file import to_toml
 
@@ -29,7 +29,7 @@ NOTE = (
 )
 
 
-class RunFolder(Folder):
+class RunFolder(ProcessFolder):
     """A run folder. Made new, or taken over when it is empty or when its run is to be resumed.
 
     Raises:
@@ -53,24 +53,12 @@ class RunFolder(Folder):
             raise StoreNotWritable(f"The run folder {path} cannot be made: {error.strerror}.") from None
 
     @property
-    def logs(self) -> Path:
-        return self.path / "logs"
-
-    @property
     def model(self) -> Path:
         return self.path / "model"
 
     @property
     def plots(self) -> Path:
         return self.path / "plots"
-
-    def store_url(self, area: str) -> str:
-        """The store of the area "body" or "client"."""
-        return (self.path / "store" / area).as_uri()
-
-    def records_url(self) -> str:
-        """The coordinator's database."""
-        return f"sqlite:///{self.path / 'coordinator.db'}"
 
     def write_spec(self, spec: RunSpec) -> None:
         """run.toml."""
@@ -79,10 +67,6 @@ class RunFolder(Folder):
     def write_note(self) -> None:
         """simulated.txt, which says that there is nothing to go on with."""
         (self.path / SIMULATED).write_text(NOTE, "utf-8")
-
-    def write_processes(self, processes: Sequence[Mapping[str, Any]]) -> None:
-        """processes.json."""
-        self.write_text("processes.json", json.dumps(processes, indent=2) + "\n")
 
     def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """metrics.csv: a row for each round and client; an empty field is a value that there is not."""

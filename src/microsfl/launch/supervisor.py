@@ -18,11 +18,12 @@ class Supervisor:
     """Watches child processes from a thread of its own.
 
     A process that ended is started again, at once when it had been up for `STEADY_S`, else after a pause that doubles
-    with each time in a row. One that was restarted `limit` times stays down, and so does one that refuses its settings.
+    with each time in a row. One that was restarted `limit` times (None: there is no limit) stays down, and so does one
+    that refuses its settings.
     `on_change` is called after each restart.
     """
 
-    def __init__(self, children: Sequence[Child], limit: int, on_change: Callable[[], None]) -> None:
+    def __init__(self, children: Sequence[Child], limit: int | None, on_change: Callable[[], None]) -> None:
         self.children = children
         self.limit = limit
         self.on_change = on_change
@@ -43,7 +44,7 @@ class Supervisor:
 
     def is_down(self, child: Child) -> bool:
         """It ended and will not be started again."""
-        return child.state == "ended" and (child.restarts >= self.limit or child.refused)
+        return child.state == "ended" and (child.refused or (self.limit is not None and child.restarts >= self.limit))
 
     def _watch(self) -> None:
         while not self._stopped.wait(LOOK_EVERY_S):
@@ -66,5 +67,6 @@ class Supervisor:
         del self._due_at[child.name]
         ending = child.ending()
         child.restart()
-        self.reports.append(f"{child.name} ended with {ending}; started again ({child.restarts} of {self.limit} times)")
+        times = f"{child.restarts} times" if self.limit is None else f"{child.restarts} of {self.limit} times"
+        self.reports.append(f"{child.name} ended with {ending}; started again ({times})")
         self.on_change()

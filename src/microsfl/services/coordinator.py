@@ -21,7 +21,7 @@ from ..config import CoordinatorSettings
 from ..process import start_logging
 from ..records import Records
 from ..spec import RunSpec
-from . import http
+from . import http, pages
 from .api import (
     ErrorJson,
     Health,
@@ -105,6 +105,7 @@ def create_app(
     app.add_middleware(Shortcut, routes=quick.routes, handlers=handlers)
     app.include_router(quick)
     app.include_router(router)
+    app.include_router(pages.router)
     # The outermost layer, so that it sees what goes through the shortcut too.
     requests = Requests(lambda: app.routes)
     app.add_middleware(Meter, requests=requests)
