@@ -47,8 +47,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Simulations of many runs, and real ones, side by side.
     "compare": {".", *BELOW, "schema", "core", "zoo", "launch", "simulate"},
     "profile": {"errors", "launch"},
+    # A run whose coordinator is gone is read from its records.
+    "watch": {*BELOW, "records", "client", "launch"},
+    "doctor": {".", *BELOW, "store", "records", "client", "launch"},
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch"},
-    "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate", "profile"},
+    "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch",
+            "doctor"},
     "__main__": {"cli", "launch"},
 }
 
