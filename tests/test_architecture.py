@@ -38,19 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "telemetry": {".", "errors", "core", "wire"},
     "client": {".", *BELOW, "device", "core", "wire", "zoo", "telemetry"},
     "dashboard": set(),
-    "services": {
-        ".",
-        *BELOW,
-        "device",
-        "dashboard",
-        "core",
-        "wire",
-        "store",
-        "sync",
-        "records",
-        "zoo",
-        "telemetry",
-    },
+    "services": {".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo", "telemetry"},
     # The launcher starts the roles as processes and talks to them over HTTP: it never imports a service.
     "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client"},
     # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
@@ -61,8 +49,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "profile": {"errors", "launch"},
     # Runs from Python. What it reads of a finished one is what the audits attack, too.
     "finished": {"errors", "schema", "spec", "core", "wire", "zoo", "launch", "simulate"},
+    # A run whose coordinator is gone is read from its records.
+    "watch": {*BELOW, "records", "client", "launch"},
+    "doctor": {".", *BELOW, "store", "records", "client", "launch"},
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
-    "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate", "profile"},
+    "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch", "doctor"},
     "__main__": {"cli", "launch"},
 }
 
@@ -71,7 +62,7 @@ SHARED = {"", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "re
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
-        "adoption", "intake", "spent", "reports", "pages", "coordinator_points",
+        "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
     },
     "split-server": {"split_server", "split_caches", "split_points"},
     "fed-server": {"fed_server"},

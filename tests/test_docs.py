@@ -86,7 +86,7 @@ def test_make_targets_exist(path: Path) -> None:
 
 def command_lines(text: str) -> list[list[str]]:
     """Every `microsfl …` in shell blocks and in inline code, as words."""
-    shell = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    shell = [line for block in blocks(text, "sh") for line in block.replace("\\\n", " ").splitlines()]
     inline = re.findall(r"`(microsfl [^`]+)`", BLOCK.sub("", text))
     lines = [line.split(" | ")[0] for line in (*shell, *inline)]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("microsfl ")]

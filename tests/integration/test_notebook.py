@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 
 import microsfl
 from microsfl.core.partition import Share
-from microsfl.errors import InvalidSetting, UnknownSetting
+from microsfl.errors import InvalidSetting, StoreCorrupt, UnknownSetting
 from microsfl.launch.rehearsal import rehearse
 from microsfl.zoo.datasets import load_data, take
 
@@ -137,7 +138,12 @@ def test_folders_that_are_no_finished_run_are_named(done: microsfl.Run, tmp_path
     with pytest.raises(InvalidSetting, match="microsfl resume"):
         microsfl.load_run(tmp_path)
     (tmp_path / "summary.json").write_text((done.path / "summary.json").read_text())
-    with pytest.raises(InvalidSetting, match=r"body\.safetensors|front\.safetensors"):
+    with pytest.raises(StoreCorrupt, match=r"front\.safetensors is missing"):
+        microsfl.load_run(tmp_path).model()
+    shutil.copytree(done.path / "model", tmp_path / "model")
+    microsfl.load_run(tmp_path).model()
+    shutil.copy(done.path / "model" / "tail.safetensors", tmp_path / "model" / "body.safetensors")
+    with pytest.raises(StoreCorrupt, match=r"body\.safetensors .*is not what the run wrote"):
         microsfl.load_run(tmp_path).model()
     with pytest.raises(InvalidSetting, match=r"metrics\.csv"):
         _ = microsfl.load_run(tmp_path).metrics

@@ -11,7 +11,6 @@ import pytest
 import torch
 import urllib3
 from prometheus_client.openmetrics import parser as openmetrics
-from prometheus_client.parser import text_string_to_metric_families
 
 from microsfl.client.agent import Agent
 from microsfl.client.metrics_port import show
@@ -24,49 +23,13 @@ from microsfl.services.coordinator_points import ENDED_RUNS, shown
 from microsfl.services.meter import OTHER, Requests
 from microsfl.services.replica import create_app
 from microsfl.store.objects import ObjectStore, open_store
-from microsfl.telemetry.catalog import metrics_of
 from microsfl.wire.messages import Backward, Forward, Message, Outputs, Step, Update
 from tests.integration.launched import until
 from tests.service.control_plane import CLIENTS, Api, StandIn, begin_demo, coordinator, served, spec
+from tests.service.shown import Shown
 from tests.world import ALLOWED, spec_of
 
 LIMIT_BYTES = 1_000_000
-
-
-class Shown:
-    """The metrics that a URL shows now."""
-
-    def __init__(self, url: str) -> None:
-        answer = urllib3.request("GET", f"{url}/metrics", retries=False)
-        assert answer.status == 200
-        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-        self.families = list(text_string_to_metric_families(answer.data.decode()))
-        samples = [sample for family in self.families for sample in family.samples]
-        self.values = {(one.name, frozenset(one.labels.items())): one.value for one in samples}
-        assert len(self.values) == len(samples), "a sample is there twice"
-
-    def get(self, name: str, **labels: str) -> float:
-        return self.values[f"microsfl_{name}", frozenset(labels.items())]
-
-    def of(self, name: str) -> dict[frozenset[tuple[str, str]], float]:
-        return {labels: value for (found, labels), value in self.values.items() if found == f"microsfl_{name}"}
-
-    def check(self, role: str) -> None:
-        """Every metric of the role is shown as the catalog says, and no other of ours."""
-        expected = metrics_of(role)
-        found = {f"{one.name}_total" if one.type == "counter" else one.name: one for one in self.families}
-        assert {name for name in found if name.startswith("microsfl_")} == expected.keys()
-        for name, metric in expected.items():
-            assert (found[name].type, found[name].documentation) == (metric.kind, metric.help)
-            for sample in found[name].samples:
-                assert sample.labels.keys() - {"le"} == {*metric.labels}, sample
-        for name in ("process_cpu_seconds_total", "process_resident_memory_bytes"):
-            assert found[name].samples[0].value > 0
-        assert self.get("build_info", role=role, **self.build()) == 1
-
-    def build(self) -> dict[str, str]:
-        [labels] = self.of("build_info")
-        return {name: value for name, value in labels if name != "role"}
 
 
 def send(url: str, path: str, body: Message | dict[str, Any]) -> tuple[int, bytes]:

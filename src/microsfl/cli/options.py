@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 
+from .completing import complete_setting
+
 ASSIGNMENTS = click.option(
     "--set",
     "assignments",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete_setting,
     help="Override one setting, as in --set run.rounds=10. May be repeated.",
 )
 OUTPUT = click.option(

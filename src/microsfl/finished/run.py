@@ -14,7 +14,7 @@ from ..launch.preflight import check_matplotlib
 from ..launch.profile_rows import read_rows
 from ..launch.readable import rounded
 from ..spec import RunSpec
-from .trained import check_finished, read_parts, spec_of
+from .trained import check_content, check_finished, read_parts, spec_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,8 +93,10 @@ class Run:
         """Front, body and tail with their trained weights, in eval mode; new modules each time.
 
         Raises:
-            InvalidSetting: when a file is missing, or the strategy leaves no model behind.
+            InvalidSetting: when the strategy leaves no model behind.
+            StoreCorrupt: when a file is missing, or is not the one that the run wrote.
         """
+        check_content(self.path, self.summary["weights_sha256"])
         parts = read_parts(self._spec, self.path)
         for part in (parts.front, parts.body, parts.tail):
             part.eval()
@@ -104,7 +106,8 @@ class Run:
         """The whole trained model, an `nn.Module` in eval mode: [n, *input_shape] float32 to logits [n, classes].
 
         Raises:
-            InvalidSetting: when a file is missing, or the strategy leaves no model behind.
+            InvalidSetting: when the strategy leaves no model behind.
+            StoreCorrupt: when a file is missing, or is not the one that the run wrote.
         """
         return self.parts().joined().eval()
 

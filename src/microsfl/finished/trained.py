@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
 from ..core.cut import Parts
-from ..errors import InputError, InvalidSetting
+from ..errors import InputError, InvalidSetting, StoreCorrupt
 from ..launch.spec_file import read_spec
 from ..spec import RunSpec
 from ..wire.tensors import decode
@@ -32,6 +34,14 @@ def check_finished(folder: Path) -> None:
         raise InvalidSetting(
             f"The run in {folder} is not finished: it has no summary.json. `microsfl resume {folder}` goes on with it."
         )
+
+
+def check_content(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Raises StoreCorrupt unless model/ has what the run wrote. hashes: SHA-256 of each part's file."""
+    for name, expected in hashes.items():
+        file = folder / "model" / f"{name}.safetensors"
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+            raise StoreCorrupt(f"{file} is missing, or is not what the run wrote (sha256 {expected}).")
 
 
 def read_parts(spec: RunSpec, folder: Path) -> Parts:

@@ -9,6 +9,7 @@ from ..client.http import Http
 from ..errors import RunExists
 from ..spec import RunSpec
 
+PATIENCE_S = 5.0  # how long an answer is waited for before it is asked for again
 RETRY_S = 60.0  # all servers are on this machine, and are started again there when they end
 
 Json = dict[str, Any]
@@ -17,8 +18,8 @@ Json = dict[str, Any]
 class Control(Coordinator):
     """The coordinator as the one who directs the run called `name` sees it."""
 
-    def __init__(self, url: str, name: str, retry_s: float = RETRY_S) -> None:
-        super().__init__(Http(retry_s), url)
+    def __init__(self, url: str, name: str, retry_s: float = RETRY_S, patience_s: float = PATIENCE_S) -> None:
+        super().__init__(Http(retry_s, patience_s), url)
         self.name = name
 
     def create(self, spec: RunSpec, *, resume: bool = False) -> None:

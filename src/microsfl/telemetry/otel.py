@@ -23,8 +23,8 @@ from ..wire.timing import PHASES, Timing
 from .traces import Ids, Spent, commit_ids, header_of, is_sampled, parent_in, unit_ids
 
 QUEUED_SPANS = 8192
-# Of one request to the collector. A process that ends does not wait longer than twice that for one that is away.
-EXPORT_S = 2.0
+EXPORT_S = 2.0  # of one request to the collector, tries included
+CLOSE_S = 3.0  # how long a process that ends waits for a collector that is slow or away
 
 Attributes = dict[str, str | int]
 
@@ -103,7 +103,9 @@ class Otel:
             self._begin("commit", unit_ids(unit), mine, _INSIDE, began_ns, links).end(ended_ns)
 
     def close(self) -> None:
-        self._provider.shutdown()
+        closing = threading.Thread(target=self._provider.shutdown, name="traces-end", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
 
     def _of(self, key: UnitKey) -> Ids | None:
         """None for a unit that is not among those that are traced."""

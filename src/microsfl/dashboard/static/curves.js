@@ -122,7 +122,7 @@ export class Curves {
     const shades = categories();
     [...this.picked].forEach((client, number) => data.push(this._client(client, ofClient, shades[number])));
     if (isLoss) data.push(this._mean("train_loss", "training", colours.warn, { dash: "dot", width: 1.8 }));
-    data.push(this._mean(field, isLoss ? "test" : "mean", colours.accent, { width: 3 }));
+    data.push(this._mean(field, isLoss ? "test" : "mean of all", colours.accent, { width: 3 }));
     const last = history.latest();
     const layout = {
       xaxis: { title: { text: "round" }, range: this._range(), tickformat: ",d" },
@@ -131,7 +131,7 @@ export class Curves {
         type: isLoss && this.logarithmic ? "log" : "linear",
         rangemode: isLoss ? "tozero" : "normal",
       },
-      showlegend: isLoss || this.picked.size > 0,
+      showlegend: true,
     };
     const says = last ? `After round ${last.round + 1} of ${history.run.rounds}: ${rate(last[field])}.` : "No round is over yet.";
     return { data, layout, says };
@@ -171,6 +171,7 @@ export class Curves {
       name: "each client",
       line: { color: colours.thin, width: 1 },
       marker: { size: 4, color: colours.thin },
+      showlegend: true,
       opacity: this.history.clients.length > 20 ? 0.45 : 0.8,
       hovertemplate: "%{text}<br>round %{x}: %{y:.4f}<extra></extra>",
     };

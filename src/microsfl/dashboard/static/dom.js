@@ -90,7 +90,7 @@ export class LiveTable {
   _line() {
     const cells = this.columns.map((one, number) =>
       number === 0
-        ? el("th", { scope: "row", "data-label": one.label })
+        ? el("th", { scope: "row", class: one.kind === "number" ? "number" : null, "data-label": one.label })
         : el("td", { class: one.kind === "number" ? "number" : null, "data-label": one.label }),
     );
     const line = el("tr", {}, cells);

@@ -105,7 +105,7 @@ class Form {
         this._clients(participants),
         this.submit,
         this.state,
-        el("h3", {}, "The same from a terminal"),
+        el("h2", {}, "The same from a terminal"),
         this.command,
       ),
     );

@@ -33,6 +33,7 @@ class RunPage {
     this.parts = null;
     this.dirty = new Set();
     this.inSight = new Set();
+    this.byPlace = new Map();
     this.frame = null;
     this.pause = null;
     const path = runPath(name);
@@ -122,7 +123,7 @@ class RunPage {
     const links = Object.entries(titles).map(([id, title]) => el("a", { href: `#/runs/${encodeURIComponent(this.name)}/${id}` }, title));
     const places = Object.entries(this.parts).map(([id, part]) => {
       part.place = el("div", { id: `part-${id}`, tabindex: "-1" }, part.element);
-      part.place.part = part;
+      this.byPlace.set(part.place, part);
       return part.place;
     });
     places.splice(1, 0, el("nav", { class: "sections", "aria-label": "Parts of this page" }, links));
@@ -134,8 +135,9 @@ class RunPage {
 
   _sighted(entries) {
     for (const entry of entries) {
-      if (entry.isIntersecting) this.inSight.add(entry.target.part);
-      else this.inSight.delete(entry.target.part);
+      const part = this.byPlace.get(entry.target);
+      if (entry.isIntersecting) this.inSight.add(part);
+      else this.inSight.delete(part);
     }
     this._schedule();
   }

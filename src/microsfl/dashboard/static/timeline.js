@@ -5,7 +5,7 @@ import { el, setHidden } from "./dom.js";
 import { plural, seconds } from "./format.js";
 
 const SPANS = { 1: "Last round", 3: "Last 3", 10: "Last 10", all: "All rounds" };
-const ROW_PX = 17;
+const [ROW_PX, MANY, LOW_ROW_PX] = [18, 40, 9]; // so that a hundred clients fit on a screen
 
 export class Timeline {
   constructor() {
@@ -62,7 +62,7 @@ export class Timeline {
     if (!this.history) return;
     this.chart.draw((colours) => {
       const clients = [...new Set([...this.history.run.clients, ...this.history.clients])].sort();
-      const height = Math.max(170, clients.length * ROW_PX + 100);
+      const height = Math.max(180, clients.length * (clients.length > MANY ? LOW_ROW_PX : ROW_PX) + 100);
       const drawn = this.span === "all" ? atAGlance(colours, this.history, clients) : this._bySecond(colours, clients);
       drawn.layout.yaxis = {
         type: "category",
@@ -70,8 +70,9 @@ export class Timeline {
         categoryarray: [...clients].reverse(),
         range: [-0.7, clients.length - 0.3],
         gridcolor: "rgba(0,0,0,0)",
-        tickfont: { size: clients.length > 40 ? 10 : 12 },
-        dtick: 1,
+        tickfont: { size: clients.length > MANY ? 10 : 12 },
+        dtick: clients.length > MANY ? 5 : 1,
+        tick0: (clients.length - 1) % 5,
         ...drawn.layout.yaxis,
       };
       return { ...drawn, height };

@@ -49,6 +49,7 @@ function bytesChart(colours, history) {
       xaxis: { title: { text: "round" }, tickformat: ",d", range: [0.5, Math.max(10, up.length) + 0.5] },
       yaxis: { title: { text: "bytes" }, tickformat: "~s", rangemode: "tozero" },
       showlegend: true,
+      legend: { traceorder: "normal" },
     },
     says: `${bytes(all.up)} up and ${bytes(all.down)} down in all.`,
   };
