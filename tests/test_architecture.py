@@ -34,9 +34,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sync": {"errors", "spec", "core", "wire", "store"},
     "records": {"errors"},
     "zoo": {"errors", "spec", "core", "wire"},
-    "client": {".", *BELOW, "device", "core", "wire", "zoo"},
+    # Metrics and traces of any process: they read what it keeps, and change nothing.
+    "telemetry": {".", "errors", "core", "wire"},
+    "client": {".", *BELOW, "device", "core", "wire", "zoo", "telemetry"},
     "dashboard": set(),
-    "services": {".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo"},
+    "services": {".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo", "telemetry"},
     # The launcher starts the roles as processes and talks to them over HTTP: it never imports a service.
     "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client"},
     # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
@@ -55,13 +57,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
-SHARED = {"", "http", "replica", "stopwatch"}
+SHARED = {"", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points"}
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
-        "adoption", "intake", "spent", "reports", "pages",
+        "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
     },
-    "split-server": {"split_server", "split_caches"},
+    "split-server": {"split_server", "split_caches", "split_points"},
     "fed-server": {"fed_server"},
 }  # fmt: skip
 
@@ -83,7 +85,10 @@ NUMPY_RANDOM = {"Generator", "PCG64", "SeedSequence"}
 
 # What takes long to import, and so may not come along with the coordinator, the command line or the settings.
 START_WITHOUT_TORCH = ("microsfl", "microsfl.cli", "microsfl.__main__", "microsfl.services.coordinator")
-CLI_STARTS_WITHOUT = {"torch", "numpy", "fastapi", "sqlalchemy", "uvicorn", "obstore", "matplotlib", "sklearn"}
+CLI_STARTS_WITHOUT = {
+    "torch", "numpy", "fastapi", "sqlalchemy", "uvicorn", "obstore", "matplotlib", "sklearn", "prometheus_client",
+    "opentelemetry",
+}  # fmt: skip
 
 FILE_LINES = 350
 FUNCTION_LINES = 60

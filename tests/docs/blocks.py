@@ -77,7 +77,7 @@ class Reader:
         if "not run" in block.comments:
             return
         if "before" in block.comments:
-            self._shell(block.comments["before"])
+            self.printed = self._shell(block.comments["before"])
         text = self._replaced(block.text)
         match block.language:
             case "sh":

@@ -43,6 +43,8 @@ class Elsewhere:
             Unreachable: when there is no coordinator, or a server that the run needs does not answer.
         """
         self.control.create_or_find(self.spec)
+        # It is there. From now on it may be away for as long as a restart takes.
+        self.control = Control(self.control.url, self.control.name)
         self.control.participants()
         servers = self.spec.servers.model_copy(update={"split": max(1, len(self.control.split_servers))})
         self.spec = self.spec.model_copy(update={"servers": servers})

@@ -69,6 +69,16 @@ class RunRecord:
     created_at: float
 
 
+@dataclass
+class Figures:
+    """Since the database was opened: transactions, those that it refused or did not answer, and writes that were tried
+    again. Of several threads that count at the same moment one may be missed."""
+
+    transactions: int = 0
+    errors: int = 0
+    retries: int = 0
+
+
 class Records:
     """The database behind a SQLAlchemy URL; its tables are made, or brought up to date.
 
@@ -82,6 +92,7 @@ class Records:
 
     def __init__(self, url: str) -> None:
         self.url = masked(url)
+        self.figures = Figures()
         parsed = parse(url)
         self._engine = engine_for(parsed, self.url)
         unusable: type[MicrosflError] = StoreNotWritable if is_sqlite(parsed) else StoreUnavailable
@@ -96,6 +107,10 @@ class Records:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def count_retry(self) -> None:
+        """For whoever writes something again."""
+        self.figures.retries += 1
 
     def participants(self) -> list[Participant]:
         """All, by id."""
@@ -168,12 +183,15 @@ class Records:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
+        self.figures.transactions += 1
         try:
             with self._engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
+            self.figures.errors += 1
             raise StoreUnavailable(f"The database {self.url} refused: {reason_of(error)}.") from error
         except PoolTimeout as error:
+            self.figures.errors += 1
             raise StoreUnavailable(f"The database {self.url} did not answer in time.") from error
 
     def _open(self) -> None:

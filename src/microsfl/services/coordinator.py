@@ -42,10 +42,12 @@ from .api import (
     run_json,
     task_json,
 )
+from .coordinator_points import points
 from .data_plane import DataPlane
 from .director import Director
 from .insist import PATIENCE_S, insist
 from .json_body import JsonRoute, QuickRoute, Shortcut, on_invalid_request
+from .meter import Meter, Requests, metrics_route
 from .reports import Report, event_of
 from .roster import CLIENT, SPLIT_SERVER
 from .spent import Profile, profile_of
@@ -78,7 +80,8 @@ def create_app(
     Raises:
         StoreCorrupt, StoreUnavailable: when the records cannot be read.
     """
-    director = Director(records, clock, data_plane or DataPlane(), patience_s)
+    plane = data_plane or DataPlane()
+    director = Director(records, clock, plane, patience_s)
 
     handlers: dict[Any, Any] = {**http.exception_handlers, RequestValidationError: on_invalid_request}
 
@@ -103,6 +106,10 @@ def create_app(
     app.include_router(quick)
     app.include_router(router)
     app.include_router(pages.router)
+    # The outermost layer, so that it sees what goes through the shortcut too.
+    requests = Requests(lambda: app.routes)
+    app.add_middleware(Meter, requests=requests)
+    app.router.routes.append(metrics_route(lambda: (*points(director, records, plane), *requests.points())))
     return app
 
 

@@ -134,8 +134,8 @@ class BodySync:
 
     def contribute(
         self, message: UnitMessage, version: int, samples: int, gradients: Gradients, buffers: dict[str, Tensor]
-    ) -> None:
-        """Store the contribution of a unit, once: the first one counts. When this returns, it is durable.
+    ) -> bool:
+        """Store the contribution of a unit, once: the first one counts, and is True. When this returns, it is durable.
 
         Raises:
             NotFinite: when the gradient overflowed; nothing is stored then.
@@ -150,8 +150,9 @@ class BodySync:
             gradients=gradients.body,
             buffers=buffers,
         )
-        self.store.create(keys.contribution(message.key), contribution.pack(hashed=True))
+        is_first = self.store.create(keys.contribution(message.key), contribution.pack(hashed=True))
         check_open(self.store, self.run, message.round)
+        return is_first
 
     def contribution(self, key: UnitKey) -> Contribution | None:
         """The stored contribution of a unit, or None while there is none."""
