@@ -53,7 +53,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "watch": {*BELOW, "records", "client", "launch"},
     "doctor": {".", *BELOW, "store", "records", "client", "launch"},
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
-    "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch", "doctor"},
+    "cli": {
+        ".", *BELOW, "schema", "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch",
+        "doctor",
+    },
     "__main__": {"cli", "launch"},
 }
 

@@ -205,7 +205,7 @@ def script(name: str) -> Any:
 def test_errors_and_settings_are_as_the_code_has_them() -> None:
     """`make docs` writes them again."""
     pages = script("generate").pages()
-    assert {file.name for file in pages} == {"errors.md", "settings.md", "metrics.md"}
+    assert {file.name for file in pages} == {"cli.md", "errors.md", "settings.md", "metrics.md"}
     assert {file.name for file, content in pages.items() if file.read_text("utf-8") != content} == set()
 
 

@@ -26,6 +26,7 @@ NOT_RUN = {
     "docs/guides/many-machines.md": 4,
     "docs/guides/privacy.md": 3,
     "docs/guides/store-maintenance.md": 2,
+    "docs/guides/terminal.md": 1,
     "docs/quickstart.md": 1,
     "docs/results/mnist.md": 1,
     "docs/results/shards.md": 1,
