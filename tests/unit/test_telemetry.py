@@ -89,7 +89,8 @@ def test_the_services_start_without_the_libraries() -> None:
     """They are imported when somebody asks for metrics, or when traces are wanted."""
     code = (
         "import sys, microsfl.services.coordinator, microsfl.services.split_server, microsfl.services.fed_server,"
-        "microsfl.client.agent; print(sorted({'prometheus_client', 'opentelemetry.sdk', 'opentelemetry.exporter'} & sys.modules.keys()))"
+        "microsfl.client.agent;"
+        "print(sorted({'prometheus_client', 'opentelemetry.sdk', 'opentelemetry.exporter'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"
