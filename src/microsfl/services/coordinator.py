@@ -93,7 +93,9 @@ def create_app(
         yield
         await director.close()
 
+    requests = Requests(lambda: app.routes)
     app = FastAPI(
+        routes=[metrics_route(lambda: (*points(director, records, plane), *requests.points()))],
         title="microsfl coordinator",
         version=__version__,
         description="Participants, runs, rounds and metrics of split federated learning. No tensor comes here.",
@@ -103,12 +105,9 @@ def create_app(
     )
     app.state.director = director
     app.add_middleware(Shortcut, routes=quick.routes, handlers=handlers)
+    app.add_middleware(Meter, requests=requests)  # around the shortcut
     app.include_router(quick)
     app.include_router(router)
-    # The outermost layer, so that it sees what goes through the shortcut too.
-    requests = Requests(lambda: app.routes)
-    app.add_middleware(Meter, requests=requests)
-    app.router.routes.append(metrics_route(lambda: (*points(director, records, plane), *requests.points())))
     return app
 
 
