@@ -88,7 +88,9 @@ def create_app(
         yield
         await director.close()
 
+    requests = Requests(lambda: app.routes)
     app = FastAPI(
+        routes=[metrics_route(lambda: (*points(director, records, plane), *requests.points()))],
         title="microsfl coordinator",
         version=__version__,
         description="Participants, runs, rounds and metrics of split federated learning. No tensor comes here.",
@@ -100,14 +102,11 @@ def create_app(
     app.state.at_hand = AtHand(director, plane, View(director, clock()), resolver or Resolver())
     app.add_middleware(Shortcut, routes=quick.routes, handlers=handlers)
     app.add_middleware(SameOrigin)
+    app.add_middleware(Meter, requests=requests)  # around all of them
     app.include_router(quick)
     app.include_router(router)
     app.include_router(for_people.router)
     app.include_router(pages.router)
-    # The outermost layer, so that it sees what goes through the shortcut too.
-    requests = Requests(lambda: app.routes)
-    app.add_middleware(Meter, requests=requests)
-    app.router.routes.append(metrics_route(lambda: (*points(director, records, plane), *requests.points())))
     return app
 
 
