@@ -56,6 +56,7 @@ PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
         "adoption", "intake", "spent", "reports", "pages",
+        "at_hand", "overview", "streams", "for_people", "shown", "resolver", "errand", "origin",
     },
     "split-server": {"split_server", "split_caches"},
     "fed-server": {"fed_server"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import secrets
 import signal
 import threading
 import time
@@ -109,6 +110,7 @@ class Agent:
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self.device = choose_device(settings.device)
+        self.process = secrets.token_hex(6)  # another one when the client comes back as another process
         self.http = Http(settings.retry_s)
         self.coordinator = Coordinator(self.http, settings.coordinator)
         self.runs = Runs(settings, self.coordinator)
@@ -135,8 +137,9 @@ class Agent:
                 time.sleep(REFUSED_PAUSE_S)
 
     def register(self) -> None:
+        me = {"version": __version__, "device": str(self.device), "process": self.process}
         for client in self.settings.ids:
-            self.coordinator.register(client, {"version": __version__, "device": str(self.device)})
+            self.coordinator.register(client, me)
 
     def _keep_saying(self) -> None:
         """Who trains for minutes does not poll; the coordinator is to know all the same that it is there."""

@@ -34,6 +34,10 @@ class Control(Coordinator):
         elif run["state"] != "created":
             raise RunExists(f"The coordinator's records already have a run '{self.name}'; choose another run.name.")
 
+    def tell_class_counts(self, class_counts: list[list[int]]) -> None:
+        """How the run's data is divided, for the dashboard."""
+        self._ask("POST", f"/api/runs/{self.name}/partition", {"class_counts": class_counts})
+
     def start(self) -> None:
         self._ask("POST", f"/api/runs/{self.name}/start")
 

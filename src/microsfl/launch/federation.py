@@ -171,6 +171,7 @@ class Federation:
 
     def _begin(self) -> None:
         self.control.create(self.spec, resume=self.resumes)
+        self.control.tell_class_counts(self.class_counts)
         self.control.start()
         self._began = True
 

@@ -16,7 +16,8 @@ from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, Spl
 from ..errors import InvalidSetting, StoreNotWritable
 from ..process import announce
 from ..sync import keys
-from .federation import client_ids, cores, spread
+from ..zoo.deal import client_ids
+from .federation import cores, spread
 from .forks import Forks
 from .process_folder import ProcessFolder
 from .processes import Processes

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from .. import __version__
@@ -21,12 +21,11 @@ from ..config import CoordinatorSettings
 from ..process import start_logging
 from ..records import Records
 from ..spec import RunSpec
-from . import http, pages
+from . import for_people, http, pages
 from .api import (
     ErrorJson,
     Health,
     Metrics,
-    Participants,
     Poll,
     PollAnswer,
     Registered,
@@ -34,7 +33,6 @@ from .api import (
     ReportAnswer,
     Rounds,
     RunJson,
-    RunName,
     Runs,
     WaitS,
     participant_json,
@@ -42,18 +40,20 @@ from .api import (
     run_json,
     task_json,
 )
+from .at_hand import AtHand, InPath, at_hand, director_of
 from .data_plane import DataPlane
 from .director import Director
 from .insist import PATIENCE_S, insist
 from .json_body import JsonRoute, QuickRoute, Shortcut, on_invalid_request
+from .origin import SameOrigin
+from .overview import View
 from .reports import Report, event_of
+from .resolver import Resolver
 from .roster import CLIENT, SPLIT_SERVER
 from .spent import Profile, profile_of
 
 ROLE = "coordinator"
 THREADS = 32
-
-InPath = Annotated[RunName, Path(description="The run's name.")]
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorJson, "description": "The request is wrong."},
@@ -70,15 +70,17 @@ def create_app(
     clock: Callable[[], float] = time.time,
     data_plane: DataPlane | None = None,
     patience_s: float = PATIENCE_S,
+    resolver: Resolver | None = None,
 ) -> FastAPI:
     """The coordinator as an ASGI app; `app.state.director.stop` answers the open long polls.
 
-    `patience_s` is how long it goes on trying to write to a database that is away.
+    `patience_s` is how long it goes on trying to write to a database that is away; `resolver` checks what is filled in.
 
     Raises:
         StoreCorrupt, StoreUnavailable: when the records cannot be read.
     """
-    director = Director(records, clock, data_plane or DataPlane(), patience_s)
+    data_plane = data_plane or DataPlane()
+    director = Director(records, clock, data_plane, patience_s)
 
     handlers: dict[Any, Any] = {**http.exception_handlers, RequestValidationError: on_invalid_request}
 
@@ -99,7 +101,9 @@ def create_app(
         exception_handlers=handlers,
     )
     app.state.director = director
+    app.state.at_hand = AtHand(director, data_plane, View(director, clock()), resolver or Resolver())
     app.add_middleware(Shortcut, routes=quick.routes, handlers=handlers)
+    app.add_middleware(SameOrigin)
     app.include_router(quick)
     app.include_router(router)
     app.include_router(pages.router)
@@ -116,15 +120,10 @@ def main(settings: CoordinatorSettings) -> None:
     start_logging(ROLE, settings.log_level)
     records = asyncio.run(insist(partial(Records, settings.records_url)))
     try:
-        app = create_app(records)
+        app = create_app(records, resolver=Resolver(settings.allow_models, settings.allow_datasets))
         http.serve(app, http.listen(settings), role=ROLE, on_stop=app.state.director.stop)
     finally:
         records.close()
-
-
-def director_of(request: Request) -> Director:
-    director: Director = request.app.state.director
-    return director
 
 
 @quick.post("/tasks/poll", tags=["clients"], summary="The open tasks of some clients, now or as soon as there is one")
@@ -164,12 +163,6 @@ async def health() -> Health:
     return Health(version=__version__)
 
 
-@router.get("/participants", tags=["participants"], summary="Everybody who ever registered")
-async def participants(request: Request) -> Participants:
-    roster = director_of(request).roster
-    return Participants(participants=[participant_json(one, roster.alive(one.id)) for one in roster.all()])
-
-
 @router.post(
     "/runs",
     status_code=201,
@@ -185,7 +178,11 @@ async def create_run(
         Body(description="A resolved run specification.", examples=[RunSpec().model_dump(mode="json")]),
     ],
 ) -> RunJson:
-    run, created = await director_of(request).create(RunSpec.parse(spec))
+    here = at_hand(request)
+    run, created = await here.director.create(RunSpec.parse(spec))
+    counts = here.resolver.class_counts(run.spec) if created else None
+    if counts is not None:
+        await here.director.keep_class_counts(run.name, counts)
     if not created:
         response.status_code = 200
     return run_json(run)
@@ -238,3 +235,6 @@ async def profile(request: Request, run: InPath) -> Profile:
 @router.get("/runs/{run}/rounds", tags=["results"], summary="The rounds with their versions and results")
 async def rounds(request: Request, run: InPath) -> Rounds:
     return Rounds(rounds=[round_json(row) for row in director_of(request).run(run).rounds.values()])
+
+
+router.include_router(for_people.router)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ class Replica:
     messages: path -> (type of the request, function to its answer). calls: path -> function from JSON to JSON.
     weights: (run, version or None for the newest) -> (version, weights file). status: run -> newest version and open
     round. update, handed_on: (run, round, client) -> what the client uploaded, without weights or the weights alone.
+    commits: (run, version) -> the commits that follow on it; it may be called from any thread.
     info: figures for the coordinator. stopwatch: measures what goes through `answer` and `call`.
     """
 
@@ -57,6 +59,7 @@ class Replica:
     stopwatch: Stopwatch
     update: Callable[[str, int, str], bytes] = lambda *_: b""
     handed_on: Callable[[str, int, str], bytes] = lambda *_: b""
+    commits: Callable[[str, int], Json] | None = None
     close: Callable[[], None] = lambda: None
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
 
@@ -132,6 +135,14 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
     async def status(request: Request) -> Response:
         return JSONResponse(await replica.run(replica.status, check_id(request.path_params["run"], "run")))
 
+    def commits_route(function: Callable[[str, int], Json]) -> Route:
+        async def endpoint(request: Request) -> Response:
+            run = check_id(request.path_params["run"], "run")
+            after = _number(request.query_params.get("after", "0"), "Version")
+            return JSONResponse(await asyncio.to_thread(function, run, after))
+
+        return Route("/v1/runs/{run}/commits", endpoint)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
@@ -148,6 +159,8 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
     if "/v1/updates" in replica.messages:
         path = "/v1/runs/{run}/rounds/{round}/updates/{client}"
         routes += [update_route(path, replica.update), update_route(f"{path}/weights", replica.handed_on)]
+    if replica.commits is not None:
+        routes.append(commits_route(replica.commits))
     return Starlette(routes=routes, exception_handlers=exception_handlers, lifespan=lifespan)
 
 
@@ -173,6 +186,7 @@ class Heartbeat:
     def __init__(self, settings: ReplicaSettings, port: int, replica: Replica) -> None:
         self.url = f"{settings.coordinator}/api/participants"
         self.replica = replica
+        self.process = secrets.token_hex(6)  # another one when this server comes back as another process
         self.me: Json = {
             "id": settings.participant_id(replica.role, port),
             "role": replica.role,
@@ -195,7 +209,7 @@ class Heartbeat:
                 return
 
     def _register(self) -> bool:
-        body = json.dumps({**self.me, "info": self.replica.figures()})
+        body = json.dumps({**self.me, "info": {**self.replica.figures(), "process": self.process}})
         try:
             answer = self.http.request("POST", self.url, body=body, headers={"content-type": "application/json"})
         except urllib3.exceptions.HTTPError:

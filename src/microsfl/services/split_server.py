@@ -26,9 +26,10 @@ from ..spec import RunSpec
 from ..store.objects import open_store
 from ..store.timed import Timed
 from ..store.verbs import Store
-from ..sync import hand_over
+from ..sync import hand_over, keys
 from ..sync.body import BodySync, StateKey, SyncRule
 from ..sync.copies import BodyCopies
+from ..sync.history import commits_after
 from ..sync.runs import create_run, load_run
 from ..wire.messages import Activations, Backward, Forward, Gradients, Outputs, Predict, Step, Tensors, UnitMessage
 from ..zoo.parts import build_parts
@@ -244,6 +245,7 @@ def create_replica(settings: SplitServerSettings, store: Store) -> Replica:
         weights=server.weights,
         status=server.status,
         info=server.info,
+        commits=lambda run, after: commits_after(store, run, keys.BODY, after),
         stopwatch=Stopwatch(server.store, server.counts),
         close=server.writer.close,
     )

@@ -1,0 +1,43 @@
+"""The results of a run as one file, for the coordinator to hand out: what a run folder has, without weights."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from ..spec import RunSpec
+from .profile_rows import FILE as PROFILE
+from .run_folder import RunFolder
+from .summary import summarize
+
+Json = dict[str, Any]
+
+
+def pack(question: Json) -> Json:
+    """Write the file `to`, from a run's `spec`, `rounds`, `metrics` and `profile` as the coordinator's API has them."""
+    spec = RunSpec.parse(question["spec"])
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = RunFolder(Path(scratch) / "run")
+        folder.write_spec(spec)
+        folder.write_metrics(question["metrics"])
+        folder.write_profile(question["profile"])
+        over = [row for row in question["rounds"] if row["ended_at"] is not None]
+        if over:
+            folder.write_summary(_summary(spec, over, question["metrics"]))
+        with zipfile.ZipFile(question["to"], "w", zipfile.ZIP_DEFLATED) as parcel:
+            for name in ("run.toml", "summary.json", "metrics.csv", PROFILE):
+                if (folder.path / name).is_file():
+                    parcel.write(folder.path / name, f"{spec.run.name}/{name}")
+    return {}
+
+
+def _summary(spec: RunSpec, rounds: list[Json], metrics: list[Json]) -> Json:
+    """summary.json from records alone: what only the files of the stores tell is null."""
+    commits = rounds[-1]["body_version"] if spec.strategy.traits.split else 0
+    one_a_round = commits in (0, len(rounds))  # else the records know only what the last commit of each round has
+    counts = {
+        name: sum(row[name] or 0 for row in rounds) if one_a_round else None for name in ("contributions", "left_out")
+    }
+    return {**summarize(spec, rounds, metrics, [], {}), **counts, "commits": commits, "weights_sha256": None}
