@@ -14,9 +14,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.chromium import Complaints, until
-from tests.browser.standing import DEADLINE_S, split_server, up
+from tests.browser.standing import split_server, up
 
-SLOW_MS = 1000 * DEADLINE_S
 ACCURACY = "[...document.querySelectorAll('.chart')].find((one) => one.ariaLabel.startsWith('Accuracy'))"
 POINTS = f"({ACCURACY}?.data?.at(-1).x.length ?? 0)"
 
@@ -48,8 +47,19 @@ def begin(page: Page, url: str, name: str, **settings: object) -> None:
     until(page, f"{POINTS} >= 1")
 
 
+def look_at(page: Page, part: str) -> None:
+    """What is out of sight is not drawn."""
+    page.get_by_role("navigation", name="Parts of this page").get_by_role("link", name=part, exact=True).click()
+
+
+def grows(page: Page) -> None:
+    look_at(page, "Curves")
+    seen = page.evaluate(POINTS)
+    until(page, f"{POINTS} > {seen}")
+
+
 def state(page: Page, text: str) -> None:
-    expect(page.locator(".head .mark")).to_contain_text(text, timeout=SLOW_MS)
+    expect(page.locator(".head .mark")).to_contain_text(text)
 
 
 def test_a_run_from_its_form_to_its_results(dashboard: Dashboard, page: Page) -> None:
@@ -58,25 +68,22 @@ def test_a_run_from_its_form_to_its_results(dashboard: Dashboard, page: Page) ->
         expect(page.get_by_role("row").filter(has_text="extra")).to_contain_text("up")
         begin(page, dashboard.url, "first", **{"run.rounds": 400})
 
-        # The curves grow.
-        seen = page.evaluate(POINTS)
-        until(page, f"{POINTS} > {seen}")
+        grows(page)
+        look_at(page, "Servers")
         servers = page.get_by_role("region", name="Split servers and fed server")
         row = servers.get_by_role("row").filter(has_text="extra")
         expect(row).to_contain_text("up")
 
         # A split server is killed: it is marked, and the run goes on.
         extra.send_signal(signal.SIGKILL)
-        expect(row).to_contain_text("down", timeout=SLOW_MS)
-        seen = page.evaluate(POINTS)
-        until(page, f"{POINTS} > {seen}")
+        expect(row).to_contain_text("down")
+        grows(page)
 
     page.get_by_role("button", name="Stop").click()
     state(page, "stopped")
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("button", name="Stop")).to_be_visible()
-    seen = page.evaluate(POINTS)
-    until(page, f"{POINTS} > {seen}")
+    grows(page)
     page.get_by_role("button", name="Stop").click()
     state(page, "stopped")
 
@@ -92,14 +99,14 @@ def test_a_run_from_its_form_to_its_results(dashboard: Dashboard, page: Page) ->
 def test_a_finished_run_has_commits_a_partition_and_weights(dashboard: Dashboard, page: Page) -> None:
     begin(page, dashboard.url, "second", **{"run.rounds": 3})
     state(page, "finished")
-    page.get_by_role("link", name="Commits").click()
+    look_at(page, "Commits")
     commits = page.get_by_role("region", name="Commits, newest first")
     expect(commits.get_by_role("row")).to_have_count(1 + 3)
     commits.get_by_text("of 5 clients").first.click()
     expect(commits.get_by_text("client-03:").first).to_be_visible()
-    page.get_by_role("link", name="Data", exact=True).click()
+    look_at(page, "Data")
     until(page, "[...document.querySelectorAll('.chart')].find((one) => one.ariaLabel.startsWith('Training'))?.data?.length === 10")
-    page.get_by_text("Weights").click()
+    page.get_by_text("Weights", exact=True).click()
     with page.expect_download() as download:
         page.get_by_role("link", name="body", exact=True).click()
     content = Path(download.value.path()).read_bytes()
@@ -113,7 +120,7 @@ def test_a_run_whose_files_were_deleted_says_so(dashboard: Dashboard, page: Page
     for area in ("body", "client"):
         shutil.rmtree(dashboard.folder / "store" / area / "runs" / "third", ignore_errors=True)
     page.reload()
-    page.get_by_role("link", name="Commits").click()
+    look_at(page, "Commits")
     expect(page.get_by_text("The files of run 'third' are not in the store any more")).to_be_visible()
     expect(page.locator("dl.figures")).to_contain_text("1 of 1")
 
@@ -129,7 +136,7 @@ def test_a_lost_connection_shows_and_heals(tmp_path: Path, page: Page, complaint
     expect(banner).to_be_visible()
     seen = page.evaluate(POINTS)
     with up(folder, "--clients", "2", port=port):
-        expect(banner).to_be_hidden(timeout=SLOW_MS)
+        expect(banner).to_be_hidden()
         until(page, f"{POINTS} > {seen}")
         page.get_by_role("button", name="Stop").click()
         state(page, "stopped")
