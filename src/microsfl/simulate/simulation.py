@@ -33,6 +33,7 @@ from ..services.reports import EvaluateMetrics, TrainMetrics
 from ..services.run import Run, plan, take
 from ..services.spent import profile_of
 from ..spec import RunSpec
+from ..sync.commits import Commit
 from ..zoo.datasets import Data
 from .federation import Federation, Sweeper
 
@@ -43,9 +44,10 @@ Json = dict[str, Any]
 class Simulated(Results):
     """What a simulated run came to; times are UTC unix seconds of this process. seconds: wall time of everything.
 
-    profile: rows as the coordinator's API has them.
+    profile: rows as the coordinator's API has them. commits: of the body, oldest first, without version 0.
     """
 
+    commits: list[Commit]
     seconds: float
     profile: list[Json]
 
@@ -92,6 +94,7 @@ def simulate(
         model=model_files(*federation.weights(), rehearsal.parts),
         settled=settled_by(simulation.sweeper.commits),
         class_counts=rehearsal.class_counts,
+        commits=simulation.sweeper.commits,
         seconds=time.perf_counter() - began,
     )
 
