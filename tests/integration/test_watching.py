@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_a_run_is_followed_to_its_end_and_seen_at_its_coordinator(tmp_path: Path
     changes = [json.loads(line) for line in seen.splitlines()]
     assert changes[-1]["state"] == "finished"
     assert [one["round"] for one in changes[-1]["history"]] == list(range(25))
-    assert all(len(a["history"]) <= len(b["history"]) for a, b in zip(changes, changes[1:], strict=False))
+    assert all(len(a["history"]) <= len(b["history"]) for a, b in pairwise(changes))
     doing = {one["doing"] for change in changes for one in change["participants"] if one["role"] == "client"}
     assert doing & {"training", "evaluating", "done"}
     ends = [json.loads(line) for line in said.splitlines()]

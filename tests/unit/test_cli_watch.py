@@ -163,6 +163,17 @@ def test_a_run_whose_processes_are_there_is_not_called_interrupted(here: Path, c
     assert "it has no run.toml" in capsys.readouterr().err
 
 
+def test_of_a_simulation_it_is_not_said_that_it_was_interrupted(here: Path, capsys: Capture) -> None:
+    folder = run_folder(here / "runs/a", "first", "finished")
+    for name in ("coordinator.db", "processes.json"):
+        (folder / name).unlink()
+    (folder / "simulated.txt").touch()
+    assert microsfl("status", "first", "--json") == 0
+    assert told(capsys)["state"] == "unfinished"
+    assert microsfl("status", "first", "--follow") == 1
+    assert "A simulation tells nothing before its end" in capsys.readouterr().out
+
+
 def test_the_folder_of_up_is_said_to_be_one(here: Path, capsys: Capture) -> None:
     (here / "microsfl-data/logs").mkdir(parents=True)
     (here / "microsfl-data/in-use").touch()

@@ -14,8 +14,8 @@ from .find import silent
 from .folder import SeenFolder
 from .rows import Json, row_of
 
-# What a run does not leave by itself; "interrupted" is that of a folder whose processes are gone.
-ENDED = ("finished", "failed", "stopped", "interrupted")
+# What a run does not leave, or not so that it could be seen coming: the last two are those of a folder.
+ENDED = ("finished", "failed", "stopped", "interrupted", "unfinished")
 WATCH_S = 2.0  # longest wait for a change, so that who fell silent is seen as well
 POLL_S = 0.5  # between two looks at files
 AGAIN_S = 60.0  # how long a coordinator is asked again, which may be started again just now
