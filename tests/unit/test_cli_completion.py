@@ -24,10 +24,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def completed(*words: str) -> list[str]:
+def completed(*words: str, kind: str = "plain") -> list[str]:
     """What TAB offers after these words, of which the last has been begun."""
     asked = ShellComplete(cli, {}, "microsfl", "_MICROSFL_COMPLETE")
-    return [one.value for one in asked.get_completions(list(words[:-1]), words[-1]) if one.type == "plain"]
+    return [one.value for one in asked.get_completions(list(words[:-1]), words[-1]) if one.type == kind]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -67,6 +67,8 @@ def test_runs_and_roles_are_completed(here: Path) -> None:
     assert completed("status", "--folder", "elsewhere", "fi") == []
     assert completed("logs", "first-20260101", "split") == ["split-server", "split-server-0"]
     assert completed("logs", "gone", "split") == ["split-server"]
+    for command in ("status", "logs", "resume", "verify", "gc"):
+        assert completed(command, "else", kind="dir") == ["else"]
 
 
 def test_every_command_that_prints_for_people_has_json() -> None:
