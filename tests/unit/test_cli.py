@@ -27,8 +27,9 @@ from microsfl.spec import RunSpec
 Settings = TypeVar("Settings", bound=ProcessSettings)
 
 COMMANDS = (
-    "run", "up", "compare", "profile", "pretrain", "audit-privacy", "config", "coordinator", "split-server", "fed-server",
-    "client",
+    "run", "up", "compare", "profile", "pretrain", "audit-privacy", "config", "coordinator", "split-server",
+    "fed-server",
+    "client", "runs", "status", "logs", "doctor", "completion",
 )  # fmt: skip
 
 HELP_OF_ALL = """
