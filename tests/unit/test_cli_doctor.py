@@ -21,6 +21,7 @@ from microsfl import __version__
 from microsfl.doctor import machine, places
 from microsfl.doctor.finding import Finding
 from microsfl.records import Records
+from microsfl.records.schema import HEAD
 from tests.unit.watched import microsfl
 
 ROOT = Path(__file__).parents[2]
@@ -137,8 +138,8 @@ def test_a_database_is_looked_at_and_neither_made_nor_migrated(here: Path) -> No
     assert "not there yet" in only(places.records(url)).found
     assert not file.exists()
     Records(url).close()
-    assert only(places.records(url)) == Finding(f"records {url}", "ok", "reachable, schema version 0004")
-    for version, status, words in (("0001", "ok", "brings it to 0004"), ("9999", "problem", "up to 0004")):
+    assert only(places.records(url)) == Finding(f"records {url}", "ok", f"reachable, schema version {HEAD}")
+    for version, status, words in (("0001", "ok", f"brings it to {HEAD}"), ("9999", "problem", f"up to {HEAD}")):
         with sqlite3.connect(file) as connection:
             connection.execute("UPDATE microsfl_version SET version_num = ?", (version,))
         connection.close()

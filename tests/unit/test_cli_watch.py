@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
 
 from microsfl.records.glance import glance
+from microsfl.records.migrations.versions.v0001_first_tables import metadata as first_tables
 from microsfl.watch.find import Asked, find_run
 from microsfl.watch.folder import SeenFolder
 from microsfl.watch.rows import COLUMNS
@@ -198,6 +202,22 @@ def test_looking_makes_and_changes_no_database(here: Path) -> None:
     assert (run.name, len(rounds)) == ("first", 2)
     assert (folder / "coordinator.db").read_bytes() == before
     assert [one.name for one in folder.glob("coordinator.db*")] == ["coordinator.db"]
+
+
+def test_a_database_of_the_first_version_is_read_as_it_is(here: Path, capsys: Capture) -> None:
+    folder = run_folder(here / "runs/a", "first", "failed")
+    with closing(sqlite3.connect(folder / "coordinator.db")) as connection, connection:
+        kept = connection.execute("SELECT name, spec, state, revision, created_at FROM runs").fetchone()
+    (folder / "coordinator.db").unlink()
+    engine = create_engine(f"sqlite:///{folder}/coordinator.db")
+    first_tables.create_all(engine)
+    with engine.begin() as connection_:
+        connection_.execute(first_tables.tables["runs"].insert().values(kept))
+        connection_.exec_driver_sql("CREATE TABLE microsfl_version (version_num VARCHAR(32))")
+        connection_.exec_driver_sql("INSERT INTO microsfl_version VALUES ('0001')")
+    engine.dispose()
+    assert microsfl("status", "first", "--json") == 0
+    assert told(capsys)["state"] == "failed"
 
 
 # logs
