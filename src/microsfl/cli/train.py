@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..launch.options import on_coordinator
+from .completing import complete_folder
 from .group import cli
 from .options import AS_JSON, ASSIGNMENTS, CONFIG, OUTPUT
 
@@ -58,7 +59,7 @@ def run(
 
 
 @cli.command()
-@click.argument("target", metavar="RUN_FOLDER_OR_STORE_URL")
+@click.argument("target", metavar="RUN_FOLDER_OR_STORE_URL", shell_complete=complete_folder)
 @click.option("--client-store", metavar="URL", help="Client area, when the URL is that of the body area alone.")
 @click.option("--run", "name", metavar="NAME", help="Which run, when the store holds several.")
 @click.option("--path", metavar="DIR", help="Where the data set's files are, if not where they were.")
