@@ -51,16 +51,18 @@ MAY_IMPORT: dict[str, set[str]] = {
         "zoo",
         "telemetry",
     },
+    # What follows a run for TensorBoard and MLflow.
+    "tracking": {".", "errors", "spec"},
     # The launcher starts the roles as processes and talks to them over HTTP: it never imports a service.
-    "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client"},
+    "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client", "tracking"},
     # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
     # not know it, and stays without services: the command line chooses between the two.
-    "simulate": {*BELOW, "device", "core", "wire", "store", "sync", "zoo", "client", "services", "launch"},
+    "simulate": {*BELOW, "device", "core", "wire", "store", "sync", "zoo", "client", "services", "launch", "tracking"},
     # Simulations of many runs, and real ones, side by side.
     "compare": {".", *BELOW, "schema", "core", "zoo", "launch", "simulate"},
     "profile": {"errors", "launch"},
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch"},
-    "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate", "profile"},
+    "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate", "profile", "tracking"},
     "__main__": {"cli", "launch"},
 }
 
