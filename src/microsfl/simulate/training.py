@@ -49,7 +49,9 @@ def train(spec: RunSpec, output: Path | None, *, track: Sequence[str] = ()) -> t
         try:
             done = simulate(spec, on_round=on_round, is_resolved=True)
         except InputError as error:
-            if not isinstance(error, NotFinite):
+            if isinstance(error, NotFinite):
+                follower.follow(history, list)  # it began, if it has no round yet
+            else:
                 folder.discard()
             raise
         folder.write_metrics(done.metrics)
