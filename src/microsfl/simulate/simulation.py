@@ -38,6 +38,7 @@ from ..zoo.datasets import Data
 from .federation import Federation, Sweeper
 
 Json = dict[str, Any]
+OnRound = Callable[[Json, list[Json]], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def simulate(
     spec: RunSpec,
     *,
     data: Data | None = None,
-    on_round: Callable[[Json], None] | None = None,
+    on_round: OnRound | None = None,
     threads: int = 1,
     is_resolved: bool = False,
 ) -> Simulated:
@@ -67,7 +68,7 @@ def simulate(
 
     Args:
         data: what `spec.data` names, where it is loaded already.
-        on_round: gets the row of each round that is over.
+        on_round: gets the row of each round that is over, and its clients' metrics.
         threads: that one torch operation uses, while this lasts.
         is_resolved: whether `spec` comes from `resolve`, which then need not look at the data again.
 
@@ -82,7 +83,7 @@ def simulate(
         rehearsal = rehearse(spec, data)
         federation = Federation(spec, rehearsal)
         try:
-            simulation = Simulation(spec, federation, on_round or (lambda _: None))
+            simulation = Simulation(spec, federation, on_round or (lambda *_: None))
             simulation.run()
         finally:
             federation.close()
@@ -102,7 +103,7 @@ def simulate(
 class Simulation:
     """The coordinator's part: takes the run from one state to the next, and does or has done what is pending."""
 
-    def __init__(self, spec: RunSpec, federation: Federation, on_round: Callable[[Json], None]) -> None:
+    def __init__(self, spec: RunSpec, federation: Federation, on_round: OnRound) -> None:
         now = time.time()
         self.federation = federation
         self.sweeper = Sweeper(federation)
@@ -172,7 +173,8 @@ class Simulation:
             if task is not None:
                 row = EvaluateMetrics.model_validate(trainer.evaluate(self._order(task))).row()
                 self._handle(rounds.Evaluated(client, round_), row, client)
-        self.on_round(round_json(self.live.rounds[round_]).model_dump(mode="json"))
+        metrics = [row for row in self.metrics() if row["round"] == round_]
+        self.on_round(round_json(self.live.rounds[round_]).model_dump(mode="json"), metrics)
 
     def _order(self, task: Command) -> Task:
         """The task as the client gets it."""
