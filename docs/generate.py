@@ -1,4 +1,4 @@
-"""Writes errors.md, settings.md and metrics.md of docs/reference/ from the code: `python docs/generate.py`.
+"""Writes cli.md, errors.md, settings.md and metrics.md of docs/reference/ from the code: `python docs/generate.py`.
 
 A test runs `pages` and compares, so that a new error or setting without its row here does not pass.
 """
@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import tomli_w
 
+from microsfl.cli import cli
 from microsfl.config import (
     ClientSettings,
     CoordinatorSettings,
@@ -49,6 +51,7 @@ ADVICE = {
     "tensor_mismatch": "Build the part from the same specification on both sides; the message names the tensor and "
     "what it should be.",
     "not_finite": "Use a smaller learning rate, and look for NaN in the data.",
+    "cross_origin": "Open the dashboard at the coordinator's own address, and send requests from there.",
     "run_not_found": "Create the run first, or correct its name. From a split server or fed server: its store is not "
     "the one that the run was created in.",
     "version_not_found": "Ask for `newest` or an existing version. When an answer named it: this replica's store is "
@@ -146,6 +149,45 @@ An unknown path answers 404 with the code `no_such_path`, a known path with anot
 `method_not_allowed`; they have no class of their own.
 """
 
+CLI = """\
+# Command line
+
+{generated}
+
+`--help` of each command says the same. [The guide](../guides/terminal.md) shows how to look at runs from a terminal,
+what `--json` prints, and how to install completion.
+
+{commands}
+
+## Exit codes
+
+{codes}
+
+An error is one line on standard error, `microsfl: error: …`, without a traceback; a traceback is a bug. Which error has
+which code is in [errors.md](errors.md). What a command prints for people or with `--json` goes to standard output,
+progress and errors go to standard error.
+
+{details}
+"""
+
+# What the shell is told, and when.
+EXIT_CODES = (
+    (0, "Done. `status --follow`: the run finished. `up` and the roles: they were told to end, by Ctrl-C or SIGTERM."),
+    (
+        1,
+        "The surroundings failed: a store, a database, a coordinator, a process. The run failed or was stopped (`run`, "
+        "`resume`, `status --follow`, there also when its processes are gone); no cell finished (`compare`); a file is "
+        "damaged or missing (`verify`); there is a problem (`doctor`); whoever read the output has gone.",
+    ),
+    (2, "The input is wrong: a flag, a setting, a file, the name of a run. Trying again does not help."),
+    (130, "Ctrl-C (SIGINT), but for `up` and the roles. `run` has stopped its run and ended its processes by then."),
+    (
+        143,
+        "SIGTERM, but for `up` and the roles. `run`, `resume` and `compare` end their processes first; other commands "
+        "end by the signal itself, which a shell reports with the same number.",
+    ),
+)
+
 METRICS_PAGE = """\
 # Metrics
 
@@ -204,6 +246,12 @@ The client's `retry_s` also says how long it waits for a coordinator that is not
 def pages() -> dict[Path, str]:
     """Path -> content of the generated pages."""
     return {
+        REFERENCE / "cli.md": CLI.format(
+            generated=GENERATED,
+            commands=table(("command", "what it does"), [(f"[`{n}`](#{n})", _first(c)) for n, c in _commands()]),
+            codes=table(("code", "when"), EXIT_CODES),
+            details="\n\n".join(command_section(name, command) for name, command in _commands()),
+        ),
         REFERENCE / "errors.md": ERRORS.format(generated=GENERATED, table=errors_table()),
         REFERENCE / "metrics.md": METRICS_PAGE.format(
             generated=GENERATED,
@@ -217,6 +265,32 @@ def pages() -> dict[Path, str]:
             generated=GENERATED, run=run_settings_table(), process=process_settings_table()
         ),
     }
+
+
+def _commands() -> list[tuple[str, click.Command]]:
+    return sorted(cli.commands.items())
+
+
+def _first(command: click.Command) -> str:
+    return (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
+
+
+def command_section(name: str, command: click.Command) -> str:
+    """Usage, help and options of a command."""
+    context = click.Context(command, info_name=f"microsfl {name}")
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    paragraphs = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
+    records = [one for parameter in command.get_params(context) if (one := parameter.get_help_record(context))]
+    rows = [
+        (f"`{flags}`", " ".join(meaning.split())) for flags, meaning in records if meaning and "--help" not in flags
+    ]
+    options = table(("option", "meaning"), rows) if rows else "It has no options."
+    return "\n\n".join([f"## {name}", f"`{usage}`", *(_escaped(one) for one in paragraphs), options])
+
+
+def _escaped(text: str) -> str:
+    """[compare] in a help text is no link."""
+    return text.replace("[", "\\[").replace("]", "\\]")
 
 
 def errors_table() -> str:

@@ -28,6 +28,7 @@ NOT_RUN = {
     "docs/guides/operating.md": 3,
     "docs/guides/privacy.md": 3,
     "docs/guides/store-maintenance.md": 2,
+    "docs/guides/terminal.md": 1,
     "docs/quickstart.md": 1,
     "docs/results/mnist.md": 1,
     "docs/results/shards.md": 1,

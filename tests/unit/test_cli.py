@@ -27,8 +27,8 @@ from microsfl.spec import RunSpec
 Settings = TypeVar("Settings", bound=ProcessSettings)
 
 COMMANDS = (
-    "run", "up", "compare", "profile", "pretrain", "audit-privacy", "config", "coordinator", "split-server", "fed-server",
-    "client",
+    "run", "up", "compare", "profile", "pretrain", "audit-privacy", "config", "coordinator", "split-server",
+    "fed-server", "client",
 )  # fmt: skip
 
 HELP_OF_ALL = """

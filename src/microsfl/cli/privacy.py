@@ -17,7 +17,8 @@ from .options import ASSIGNMENTS
 @click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @ASSIGNMENTS
 @pretrain_options
-def pretrain(config: Path, assignments: tuple[str, ...], output: Path, **options: Any) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print file and hash as JSON.")
+def pretrain(config: Path, assignments: tuple[str, ...], output: Path, as_json: bool, **options: Any) -> None:
     """Train the front on public data against a decoder.
 
     The model of CONFIG (TOML) learns its task while a decoder learns to reconstruct the inputs from the front's output
@@ -28,7 +29,7 @@ def pretrain(config: Path, assignments: tuple[str, ...], output: Path, **options
     from ..launch.spec_file import read_spec
 
     digest = pretrain_front(read_spec(config, assignments), output, Options(**options))
-    click.echo(f"{digest}  {output}")
+    click.echo(json.dumps({"file": str(output), "sha256": digest}, indent=2) if as_json else f"{digest}  {output}")
 
 
 @cli.command("audit-privacy")

@@ -32,14 +32,15 @@ def verify(targets: tuple[str, ...], run: str | None, as_json: bool) -> int:
 @ONE_RUN
 @click.option("--keep", type=int, default=2, show_default=True, help="Keep what the newest N rounds work with.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-def gc(targets: tuple[str, ...], run: str | None, keep: int, dry_run: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print every removed file as JSON.")
+def gc(targets: tuple[str, ...], run: str | None, keep: int, dry_run: bool, as_json: bool) -> None:
     """Remove files that no resume and no retry needs any more.
 
     TARGET is a run folder or the URL of a store. The run may be going on meanwhile.
     """
     from ..launch.maintenance import collect_garbage
 
-    collect_garbage(targets, run, keep, dry_run=dry_run)
+    collect_garbage(targets, run, keep, dry_run=dry_run, as_json=as_json)
 
 
 @cli.command()

@@ -127,8 +127,14 @@ def config(config: Path | None, assignments: tuple[str, ...], show: bool, as_jso
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Simulations at a time; default: as many as cores."
 )
 @click.option("--services", is_flag=True, help="Real processes over HTTP, a cell at a time, instead of simulations.")
+@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
 def compare(
-    config: Path | None, assignments: tuple[str, ...], output: Path | None, jobs: int | None, services: bool
+    config: Path | None,
+    assignments: tuple[str, ...],
+    output: Path | None,
+    jobs: int | None,
+    services: bool,
+    as_json: bool,
 ) -> int:
     """Compare strategies on identical data and initial weights.
 
@@ -144,7 +150,7 @@ def compare(
 
     if services and jobs is not None:
         raise click.UsageError("--jobs is for simulations; with --services one cell runs at a time.")
-    return run_all(read_comparison(config, assignments), output, jobs=jobs, services=services)
+    return run_all(read_comparison(config, assignments), output, jobs=jobs, services=services, as_json=as_json)
 
 
 def _print(summary: dict[str, Any], rows: list[dict[str, Any]], folder: Path, as_json: bool) -> None:

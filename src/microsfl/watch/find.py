@@ -94,9 +94,9 @@ def _named(below: Path) -> Iterator[tuple[str, SeenFolder]]:
 
 def _run_folder(path: Path) -> SeenFolder:
     folder = SeenFolder(path)
-    if folder.is_of_a_run:
+    if folder.is_of_a_run or folder.is_starting:
         return folder
-    if folder.processes() and (path / "in-use").exists():
+    if folder.is_standing:
         raise InvalidSetting(
             f"{path} is the folder of `microsfl up`, which may have many runs: `microsfl runs` lists them, "
             "`microsfl status NAME` shows one."

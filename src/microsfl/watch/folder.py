@@ -34,6 +34,16 @@ class SeenFolder(ProcessFolder):
         """Of one run, which `run` tells of; that of `microsfl up` has any number."""
         return (self.path / "run.toml").is_file()
 
+    @property
+    def is_standing(self) -> bool:
+        """That of `microsfl up`."""
+        return (self.path / "in-use").exists()
+
+    @property
+    def is_starting(self) -> bool:
+        """`microsfl run` has started processes, and has not written down yet what they run."""
+        return not self.is_of_a_run and not self.is_standing and self.is_alive()
+
     def name(self) -> str:
         """The name of its run. Raises InputError when run.toml cannot be read."""
         return read_spec(self.path / "run.toml").run.name
@@ -74,6 +84,8 @@ class SeenFolder(ProcessFolder):
         Raises:
             InputError: when run.toml cannot be read.
         """
+        if not self.is_of_a_run and self.is_starting:
+            return self._unknown(None, "starting")
         spec = read_spec(self.path / "run.toml")
         name, url = spec.run.name, self.coordinator()
         found: Json | None = None
@@ -100,20 +112,21 @@ class SeenFolder(ProcessFolder):
         ended = {"state": "finished", "round": summary["rounds"] - 1, "history": summary["history"]}
         return {**self._unknown(spec, "finished"), **ended}
 
-    def _unknown(self, spec: Json, state: str) -> Json:
+    def _unknown(self, spec: Json | None, state: str) -> Json:
+        file = "run.toml" if spec else "processes.json"
         return {
-            "name": spec["run"]["name"],
+            "name": spec["run"]["name"] if spec else self.path.name,
             "state": state,
             "phase": None,
             "round": 0,
-            "rounds": spec["run"]["rounds"],
+            "rounds": spec["run"]["rounds"] if spec else None,
             "reason": None,
             "clients": [],
             "progress": {},
             "away": [],
             "spec": spec,
             "history": [],
-            "created_at": (self.path / "run.toml").stat().st_mtime,
+            "created_at": (self.path / file).stat().st_mtime,
         }
 
     @property

@@ -64,10 +64,10 @@ def _lines(changes: Iterable[Seen]) -> Seen:
     state, rounds = "", -1
     for seen in changes:
         run = seen.run
-        if run["state"] != state:
-            click.echo(f"{run['name']}: {run['state']}")
         for result in run["history"][rounds:] if rounds >= 0 else []:
             click.echo(line(result, run["rounds"]))
+        if run["state"] != state:
+            click.echo(f"{run['name']}: {run['state']}")
         state, rounds = run["state"], len(run["history"])
     return seen
 
@@ -100,12 +100,13 @@ def _head(row: Json) -> Table:
     head = Table.grid(padding=(0, 2))
     title = Text(row["name"], style="bold")
     head.add_row(title, state_of(row))
-    bar = Table.grid(padding=(0, 2))
-    done, rounds = row["rounds_done"], row["rounds"]
-    bar.add_row(f"{done}/{rounds}", ProgressBar(total=max(1, rounds), completed=done, width=30))
-    head.add_row("rounds", bar)
-    head.add_row("accuracy", f"{rounded(row['accuracy'])}  loss {rounded(row['loss'])}")
-    head.add_row("what", f"{row['strategy']} on {row['dataset']}, {counted(row['clients'], 'client')}")
+    if row["rounds"] is not None:
+        bar = Table.grid(padding=(0, 2))
+        done, rounds = row["rounds_done"], row["rounds"]
+        bar.add_row(f"{done}/{rounds}", ProgressBar(total=rounds, completed=done, width=30))
+        head.add_row("rounds", bar)
+        head.add_row("accuracy", f"{rounded(row['accuracy'])}  loss {rounded(row['loss'])}")
+        head.add_row("what", f"{row['strategy']} on {row['dataset']}, {counted(row['clients'], 'client')}")
     head.add_row("began", f"{age(time.time() - row['created_at'])} ago")
     head.add_row("where", "  ".join(one for one in (row["folder"], row["coordinator"]) if one))
     return head

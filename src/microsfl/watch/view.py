@@ -109,9 +109,9 @@ def doing(run: Json, participant: dict[str, Any]) -> str:
     if not participant["alive"]:
         return "silent"
     if run["state"] in ENDED or participant["role"] != "client":
-        return str(participant.get("doing") or "there")
+        return str(participant.get("doing") or "idle")
     if participant["id"] in run["away"]:
         return "away"
     if run["state"] == "waiting":
         return "waiting for the others"
-    return TO_DO.get(run["progress"].get(participant["id"], ""), "not in this round" if run["phase"] else "there")
+    return TO_DO.get(run["progress"].get(participant["id"], ""), "not in this round" if run["phase"] else "idle")
