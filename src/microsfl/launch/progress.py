@@ -38,7 +38,7 @@ def progress(federation: Federation) -> Iterator[Callable[[Json], None]]:
 
 
 class Lines:
-    """A line when the run begins, for each round, and for each process that is started again."""
+    """A line when the run begins, with the dashboard's address, for each round, and for each restart of a process."""
 
     def __init__(self, federation: Federation) -> None:
         self.federation = federation
@@ -48,7 +48,7 @@ class Lines:
     def show(self, run: Json) -> None:
         if self.rounds < 0:
             self.rounds = 0
-            click.echo(title(self.federation.spec), err=True)
+            click.echo(f"{title(self.federation.spec)}; {dashboard(self.federation)}", err=True)
         reports = self.federation.supervisor.reports
         for report in reports[self.reported :]:
             click.echo(report, err=True)
@@ -78,7 +78,8 @@ class Screen:
         if self.run is not None and self.run["state"] == "finished":
             return Group(head, *self._rounds(), Text("ending the processes, writing the results …", style="dim"))
         restarts = [Text(report, style="yellow") for report in self.federation.supervisor.reports[-3:]]
-        return Group(head, *self._rounds(), processes(self.federation.children), *restarts)
+        where = [] if self.run is None else [Text(dashboard(self.federation), style="dim")]
+        return Group(head, *self._rounds(), processes(self.federation.children), *restarts, *where)
 
     def _rounds(self) -> list[Table | Text]:
         if self.run is None:
@@ -100,6 +101,11 @@ def title(spec: RunSpec) -> str:
     split = f", {counted(spec.servers.split, 'split server')}" if spec.strategy.traits.split else ""
     clients = counted(spec.run_clients, "client")
     return f"microsfl run '{spec.run.name}': {spec.strategy.name} on {spec.data.dataset}, {clients}{split}"
+
+
+def dashboard(federation: Federation) -> str:
+    """Where the run can be watched."""
+    return f"dashboard at {federation.coordinator}"
 
 
 def line(result: Json, rounds: int) -> str:

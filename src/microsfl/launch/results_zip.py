@@ -40,4 +40,5 @@ def _summary(spec: RunSpec, rounds: list[Json], metrics: list[Json]) -> Json:
     counts = {
         name: sum(row[name] or 0 for row in rounds) if one_a_round else None for name in ("contributions", "left_out")
     }
-    return {**summarize(spec, rounds, metrics, [], {}), **counts, "commits": commits, "weights_sha256": None}
+    unknown = {"split_servers": None, "weights_sha256": None}
+    return {**summarize(spec, rounds, metrics, [], {}), **counts, "commits": commits, **unknown}

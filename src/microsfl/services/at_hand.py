@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Path, Request
 
-from .api import RunName
+from .api import ErrorJson, RunName
 from .data_plane import DataPlane
 from .director import Director
 from .overview import View
 from .resolver import Resolver
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorJson, "description": "The request is wrong."},
+    "5XX": {"model": ErrorJson, "description": "Something behind the coordinator failed; try again later."},
+}
 
 InPath = Annotated[RunName, Path(description="The run's name.")]
 

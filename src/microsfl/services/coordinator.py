@@ -23,7 +23,6 @@ from ..records import Records
 from ..spec import RunSpec
 from . import for_people, http, pages
 from .api import (
-    ErrorJson,
     Health,
     Metrics,
     Poll,
@@ -40,7 +39,7 @@ from .api import (
     run_json,
     task_json,
 )
-from .at_hand import AtHand, InPath, at_hand, director_of
+from .at_hand import RESPONSES, AtHand, InPath, at_hand, director_of
 from .data_plane import DataPlane
 from .director import Director
 from .insist import PATIENCE_S, insist
@@ -54,11 +53,6 @@ from .spent import Profile, profile_of
 
 ROLE = "coordinator"
 THREADS = 32
-
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorJson, "description": "The request is wrong."},
-    "5XX": {"model": ErrorJson, "description": "Something behind the coordinator failed; try again later."},
-}
 
 # What each client asks every few seconds.
 quick = APIRouter(prefix="/api", route_class=QuickRoute, responses=RESPONSES)
@@ -106,6 +100,7 @@ def create_app(
     app.add_middleware(SameOrigin)
     app.include_router(quick)
     app.include_router(router)
+    app.include_router(for_people.router)
     app.include_router(pages.router)
     return app
 
@@ -235,6 +230,3 @@ async def profile(request: Request, run: InPath) -> Profile:
 @router.get("/runs/{run}/rounds", tags=["results"], summary="The rounds with their versions and results")
 async def rounds(request: Request, run: InPath) -> Rounds:
     return Rounds(rounds=[round_json(row) for row in director_of(request).run(run).rounds.values()])
-
-
-router.include_router(for_people.router)

@@ -16,7 +16,7 @@ from ..spec import RunSpec
 from ..spec.reference import settings_reference
 from . import streams
 from .api import Count, round_json
-from .at_hand import InPath, at_hand, director_of
+from .at_hand import RESPONSES, InPath, at_hand, director_of
 from .data_plane import DataPlane
 from .director import Director
 from .errand import errand
@@ -42,7 +42,7 @@ PACK_WITHIN_S = 120.0
 COMMITS_WITHIN_S = 10.0
 NEWEST = "{}/v1/runs/{}/versions/newest/weights"
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(prefix="/api", route_class=JsonRoute, responses=RESPONSES)
 
 
 @router.get("/overview", tags=["dashboard"], summary="All runs in a line each", response_model=Overview)

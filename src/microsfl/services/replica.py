@@ -122,26 +122,11 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
         run = check_id(request.path_params["run"], "run")
         number = _version(request.path_params["version"])
         (version, content), timing = await replica.called(replica.weights, run, number)
-        return _binary(content, timing, {"x-microsfl-version": str(version)})
-
-    def update_route(path: str, function: Callable[[str, int, str], bytes]) -> Route:
-        async def endpoint(request: Request) -> Response:
-            run, client = (check_id(request.path_params[name], name) for name in ("run", "client"))
-            round_ = _number(request.path_params["round"], "Round")
-            return _binary(*await replica.called(function, run, round_, client))
-
-        return Route(path, endpoint)
+        as_file = f'attachment; filename="{run}-{replica.role}-{version}.safetensors"'  # for browsers
+        return _binary(content, timing, {"x-microsfl-version": str(version), "content-disposition": as_file})
 
     async def status(request: Request) -> Response:
         return JSONResponse(await replica.run(replica.status, check_id(request.path_params["run"], "run")))
-
-    def commits_route(function: Callable[[str, int], Json]) -> Route:
-        async def endpoint(request: Request) -> Response:
-            run = check_id(request.path_params["run"], "run")
-            after = _number(request.query_params.get("after", "0"), "Version")
-            return JSONResponse(await asyncio.to_thread(function, run, after))
-
-        return Route("/v1/runs/{run}/commits", endpoint)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -158,10 +143,33 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
     ]
     if "/v1/updates" in replica.messages:
         path = "/v1/runs/{run}/rounds/{round}/updates/{client}"
-        routes += [update_route(path, replica.update), update_route(f"{path}/weights", replica.handed_on)]
+        routes += [
+            _update_route(replica, path, replica.update),
+            _update_route(replica, f"{path}/weights", replica.handed_on),
+        ]
     if replica.commits is not None:
-        routes.append(commits_route(replica.commits))
+        routes.append(_commits_route(replica.commits))
     return Starlette(routes=routes, exception_handlers=exception_handlers, lifespan=lifespan)
+
+
+def _update_route(replica: Replica, path: str, function: Callable[[str, int, str], bytes]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        run, client = (check_id(request.path_params[name], name) for name in ("run", "client"))
+        round_ = _number(request.path_params["round"], "Round")
+        return _binary(*await replica.called(function, run, round_, client))
+
+    return Route(path, endpoint)
+
+
+def _commits_route(function: Callable[[str, int], Json]) -> Route:
+    """It only reads files, and need not wait for the compute thread."""
+
+    async def endpoint(request: Request) -> Response:
+        run = check_id(request.path_params["run"], "run")
+        after = _number(request.query_params.get("after", "0"), "Version")
+        return JSONResponse(await asyncio.to_thread(function, run, after))
+
+    return Route("/v1/runs/{run}/commits", endpoint)
 
 
 def text_field(call: Json, name: str, what: str | None = None) -> str:
