@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Each worker has servers of its own.
 WORKERS ?= -n 2 --dist worksteal
 
-.PHONY: help setup demo test test-all lint docs bench bench-quick clean
+.PHONY: help setup demo test test-all lint docs screenshots bench bench-quick clean
 
 help:
 	@echo "make demo      train on real digits through stateless split servers, on this machine"
@@ -41,6 +41,9 @@ lint: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
+
+screenshots: setup
+	$(BIN)/python docs/screenshots.py
 
 bench: setup
 	$(BIN)/python -m benchmarks
