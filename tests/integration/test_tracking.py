@@ -20,8 +20,9 @@ from microsfl.launch.training import train as train_with_services
 from microsfl.simulate.training import train
 from microsfl.spec import RunSpec
 from microsfl.tracking import TRACKERS
-from microsfl.tracking.follower import Follower, Patient
+from microsfl.tracking.follower import Follower
 from microsfl.tracking.rows import NOT_FIGURES, ROUND, Figures, without_secrets
+from microsfl.tracking.tracker import Patient
 
 Scalars = dict[tuple[str, int], float]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from .. import __version__
 from ..spec import RunSpec
-from .follower import State
 from .rows import Figures, flat, without_secrets
+from .tracker import State
 
 FOLDER = "mlflow"
 NOTE = "mlflow.json"  # in the run folder: which run of MLflow's it is, for when it is resumed

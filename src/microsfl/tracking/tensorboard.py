@@ -12,8 +12,8 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from ..spec import RunSpec
-from .follower import State
 from .rows import Figures, flat
+from .tracker import State
 
 FOLDER = "tensorboard"
 
