@@ -12,7 +12,7 @@ class Shown:
     """The metrics that a URL shows now."""
 
     def __init__(self, url: str) -> None:
-        answer = urllib3.request("GET", f"{url}/metrics", retries=False)
+        answer = urllib3.request("GET", f"{url}/metrics", retries=False, timeout=60)
         assert answer.status == 200
         assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         self.families = list(text_string_to_metric_families(answer.data.decode()))

@@ -34,7 +34,7 @@ LIMIT_BYTES = 1_000_000
 
 def send(url: str, path: str, body: Message | dict[str, Any]) -> tuple[int, bytes]:
     options: dict[str, Any] = {"json": body} if isinstance(body, dict) else {"body": body.pack()}
-    answer = urllib3.request("POST", url + path, retries=False, **options)
+    answer = urllib3.request("POST", url + path, retries=False, timeout=60, **options)
     return answer.status, answer.data
 
 
@@ -151,7 +151,7 @@ def test_a_fed_server_shows_what_it_did() -> None:
             assert send(url, "/v1/updates", update)[0] == 200
         for _ in range(2):
             assert send(url, "/v1/aggregate", {"run": "toy", "round": 0, "clients": ["one", "two"]})[0] == 200
-        assert urllib3.request("GET", f"{url}/v1/runs/toy/versions/1/weights").status == 200
+        assert urllib3.request("GET", f"{url}/v1/runs/toy/versions/1/weights", timeout=60).status == 200
         now = Shown(url)
     now.check("fed-server")
     assert (now.get("updates_total"), now.get("downloads_total"), now.get("commits_total")) == (3, 1, 1)
@@ -271,7 +271,9 @@ def test_old_runs_that_ended_are_not_shown_for_ever() -> None:
 
 def test_openmetrics_is_spoken_when_asked_for(split: str, api: Api) -> None:
     for url in (split, api.url):
-        answer = urllib3.request("GET", f"{url}/metrics", headers={"accept": "application/openmetrics-text"})
+        answer = urllib3.request(
+            "GET", f"{url}/metrics", headers={"accept": "application/openmetrics-text"}, timeout=60
+        )
         assert answer.headers["content-type"].startswith("application/openmetrics-text")
         families = list(openmetrics.text_string_to_metric_families(answer.data.decode()))
         assert len(families) > 10
