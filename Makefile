@@ -5,14 +5,14 @@ READY := .venv/.ready
 # Each worker has servers of its own.
 WORKERS ?= -n 2 --dist worksteal
 
-.PHONY: help setup demo test test-all lint docs screenshots bench bench-quick clean
+.PHONY: help setup demo test test-all lint docs docs-serve screenshots bench bench-quick clean
 
 help:
 	@echo "make demo      train on real digits through stateless split servers, on this machine"
 	@echo "make test      the tests (some 5 minutes on two cores)"
 	@echo "make test-all  the tests and the slow ones"
 	@echo "make lint      ruff and mypy"
-	@echo "make docs      write the generated reference pages again"
+	@echo "make docs      write the generated reference pages again, and build the docs site into site/"
 	@echo "make bench     measure speed and size against their targets (10 minutes; bench-quick: 2)"
 	@echo "make setup     only install, into .venv"
 
@@ -41,6 +41,10 @@ lint: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: docs
+	$(BIN)/mkdocs serve
 
 screenshots: setup
 	$(BIN)/python docs/screenshots.py
@@ -52,4 +56,4 @@ bench-quick: setup
 	$(BIN)/python -m benchmarks --quick
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis runs
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis runs site

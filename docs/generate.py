@@ -1,4 +1,4 @@
-"""Writes docs/reference/errors.md and docs/reference/settings.md from the code: `python docs/generate.py`.
+"""Writes cli.md, errors.md, settings.md and metrics.md of docs/reference/ from the code: `python docs/generate.py`.
 
 A test runs `pages` and compares, so that a new error or setting without its row here does not pass.
 """
@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import tomli_w
 
+from microsfl.cli import cli
 from microsfl.config import (
     ClientSettings,
     CoordinatorSettings,
@@ -22,6 +24,9 @@ from microsfl.config import (
 from microsfl.errors import all_errors
 from microsfl.launch.reference import allowed_values as allowed_by_schema
 from microsfl.launch.reference import settings_reference
+from microsfl.services.coordinator_points import ENDED_RUNS
+from microsfl.telemetry.catalog import METRICS
+from microsfl.telemetry.histogram import REDUCE_BOUNDS, REQUEST_BOUNDS
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -82,6 +87,8 @@ ID = "1 to 64 letters, digits, `-`, `_` or single dots, starting with a letter o
 PATHS = "a list of package.module:function"
 ALLOWED = {
     "host": "an IPv4 or IPv6 address, or a host name",
+    "metrics_host": "an IPv4 or IPv6 address, or a host name",
+    "otel_endpoint": URL,
     "records_url": "an SQLAlchemy URL",
     "id": ID,
     "ids": f"a list of at least one id, each once: {ID}",
@@ -93,6 +100,28 @@ ALLOWED = {
     "dataset": "digits, mnist, package.module:function",
     "path": "a folder",
     "device": "cpu, cuda, cuda:0, cuda:1, …, mps, auto",
+}
+
+# Values of labels, where they are not said with the metric.
+LABELS = {
+    "area": "the area of the store: `body` (split servers) or `client` (fed server)",
+    "verb": "`write`, `create`, `read`, `look_up`, `list` or `delete`",
+    "path": "the route, as `/v1/runs/{run}`; `other` for a path that leads nowhere",
+    "method": "the HTTP method; `other` for an unusual one",
+    "status": "the HTTP status",
+    "phase": "on a server `queue`, `decode`, `compute`, `store` or `encode`; of a client those of "
+    "[the profile](../guides/profiling.md#a-client)",
+    "cache": "`graphs`, `versions` or `write_behind`",
+    "state": "`created`, `waiting`, `running`, `finished`, `failed` or `stopped`",
+    "alive": "`true` or `false`",
+    "run": "the run's name",
+    "role": "`coordinator`, `split-server`, `fed-server` or `client`",
+    "call": "the path of the call, as `/v1/reduce`",
+    "kind": "`train` or `evaluate`",
+    "outcome": "`done`, `failed`, `abandoned` or `broken`",
+    "to": "`coordinator`, or `server` for split servers and the fed server",
+    "version": "of microsfl",
+    "python": "its version",
 }
 
 GENERATED = "<!-- Written by `python docs/generate.py` from the code. -->"
@@ -118,6 +147,71 @@ a 5xx, on the next server in turn.
 
 An unknown path answers 404 with the code `no_such_path`, a known path with another method 405 with
 `method_not_allowed`; they have no class of their own.
+"""
+
+CLI = """\
+# Command line
+
+{generated}
+
+`--help` of each command says the same. [The guide](../guides/terminal.md) shows how to look at runs from a terminal,
+what `--json` prints, and how to install completion.
+
+{commands}
+
+## Exit codes
+
+{codes}
+
+An error is one line on standard error, `microsfl: error: …`, without a traceback; a traceback is a bug. Which error has
+which code is in [errors.md](errors.md). What a command prints for people or with `--json` goes to standard output,
+progress and errors go to standard error.
+
+{details}
+"""
+
+# What the shell is told, and when.
+EXIT_CODES = (
+    (0, "Done. `status --follow`: the run finished. `up` and the roles: they were told to end, by Ctrl-C or SIGTERM."),
+    (
+        1,
+        "The surroundings failed: a store, a database, a coordinator, a process. The run failed or was stopped (`run`, "
+        "`resume`, `status --follow`, there also when its processes are gone); no cell finished (`compare`); a file is "
+        "damaged or missing (`verify`); there is a problem (`doctor`); whoever read the output has gone.",
+    ),
+    (2, "The input is wrong: a flag, a setting, a file, the name of a run. Trying again does not help."),
+    (130, "Ctrl-C (SIGINT), but for `up` and the roles. `run` has stopped its run and ended its processes by then."),
+    (
+        143,
+        "SIGTERM, but for `up` and the roles. `run`, `resume` and `compare` end their processes first; other commands "
+        "end by the signal itself, which a shell reports with the same number.",
+    ),
+)
+
+METRICS_PAGE = """\
+# Metrics
+
+{generated}
+
+Every service answers `GET /metrics` in the text format of Prometheus, and in OpenMetrics when asked for it: the
+coordinator, each split server and the fed server on the port that it listens on anyhow. A client process opens no port;
+with `metrics_port` it opens one for its metrics alone. The names below are stable. Times are in seconds, sizes in
+bytes, and the name of a counter ends in `_total`; counters begin at 0 when their process does.
+[The guide to operating](../guides/operating.md) says how to collect them and what to look at.
+
+{table}
+
+A histogram has `_bucket`, `_sum` and `_count`. Its bounds are {request} seconds; those of `microsfl_reduce_seconds`
+and `microsfl_data_plane_seconds` are {reduce}. Metrics of a run are shown for every run that has not ended and for the
+{ended} newest of the others; when a run is gone, so are they.
+
+Where the system allows it, each process also has the usual `process_cpu_seconds_total`,
+`process_resident_memory_bytes`, `process_virtual_memory_bytes`, `process_start_time_seconds`, `process_open_fds` and
+`process_max_fds`.
+
+## Labels
+
+{labels}
 """
 
 SETTINGS = """\
@@ -152,11 +246,51 @@ The client's `retry_s` also says how long it waits for a coordinator that is not
 def pages() -> dict[Path, str]:
     """Path -> content of the generated pages."""
     return {
+        REFERENCE / "cli.md": CLI.format(
+            generated=GENERATED,
+            commands=table(("command", "what it does"), [(f"[`{n}`](#{n})", _first(c)) for n, c in _commands()]),
+            codes=table(("code", "when"), EXIT_CODES),
+            details="\n\n".join(command_section(name, command) for name, command in _commands()),
+        ),
         REFERENCE / "errors.md": ERRORS.format(generated=GENERATED, table=errors_table()),
+        REFERENCE / "metrics.md": METRICS_PAGE.format(
+            generated=GENERATED,
+            table=metrics_table(),
+            labels=labels_table(),
+            request=", ".join(f"{bound:g}" for bound in REQUEST_BOUNDS),
+            reduce=", ".join(f"{bound:g}" for bound in REDUCE_BOUNDS),
+            ended=ENDED_RUNS,
+        ),
         REFERENCE / "settings.md": SETTINGS.format(
             generated=GENERATED, run=run_settings_table(), process=process_settings_table()
         ),
     }
+
+
+def _commands() -> list[tuple[str, click.Command]]:
+    return sorted(cli.commands.items())
+
+
+def _first(command: click.Command) -> str:
+    return (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
+
+
+def command_section(name: str, command: click.Command) -> str:
+    """Usage, help and options of a command."""
+    context = click.Context(command, info_name=f"microsfl {name}")
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    paragraphs = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
+    records = [one for parameter in command.get_params(context) if (one := parameter.get_help_record(context))]
+    rows = [
+        (f"`{flags}`", " ".join(meaning.split())) for flags, meaning in records if meaning and "--help" not in flags
+    ]
+    options = table(("option", "meaning"), rows) if rows else "It has no options."
+    return "\n\n".join([f"## {name}", f"`{usage}`", *(_escaped(one) for one in paragraphs), options])
+
+
+def _escaped(text: str) -> str:
+    """[compare] in a help text is no link."""
+    return text.replace("[", "\\[").replace("]", "\\]")
 
 
 def errors_table() -> str:
@@ -192,6 +326,23 @@ def process_settings_table() -> str:
         for (name, meaning, allowed), defaults in found.items()
     ]
     return table(("setting", "environment", "roles", "default", "meaning", "allowed"), rows)
+
+
+def metrics_table() -> str:
+    """A row for each metric."""
+    rows = [
+        (f"`{one.name}`", one.kind, ", ".join(f"`{label}`" for label in one.labels), ", ".join(one.of), one.help)
+        for one in METRICS
+    ]
+    return table(("metric", "type", "labels", "roles", "meaning"), rows)
+
+
+def labels_table() -> str:
+    """A row for each label. Raises ValueError for one without a meaning, or a meaning without a label."""
+    used = dict.fromkeys(label for one in METRICS for label in one.labels)
+    if used.keys() != LABELS.keys():
+        raise ValueError(f"Labels and their meanings differ: {sorted(used.keys() ^ LABELS.keys())}.")
+    return table(("label", "values"), [(f"`{label}`", LABELS[label]) for label in used])
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -21,7 +21,7 @@ ROOT = Path(microsfl.__file__).parent
 # What each part of the package may import from the package. "." is the package itself, for `__version__`.
 BELOW = {"errors", "spec", "config", "process"}
 MAY_IMPORT: dict[str, set[str]] = {
-    ".": {"spec", "client", "launch"},
+    ".": {"spec", "client", "launch", "finished"},
     "errors": set(),
     "schema": {"errors"},
     "spec": {"errors", "schema"},
@@ -34,9 +34,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sync": {"errors", "spec", "core", "wire", "store"},
     "records": {"errors"},
     "zoo": {"errors", "spec", "core", "wire"},
-    "client": {".", *BELOW, "device", "core", "wire", "zoo"},
+    # Metrics and traces of any process: they read what it keeps, and change nothing.
+    "telemetry": {".", "errors", "core", "wire"},
+    "client": {".", *BELOW, "device", "core", "wire", "zoo", "telemetry"},
     "dashboard": set(),
-    "services": {".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo"},
+    "services": {".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo", "telemetry"},
     # The launcher starts the roles as processes and talks to them over HTTP: it never imports a service.
     "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client"},
     # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
@@ -45,20 +47,38 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Simulations of many runs, and real ones, side by side.
     "compare": {".", *BELOW, "schema", "core", "zoo", "launch", "simulate"},
     "profile": {"errors", "launch"},
-    "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch"},
-    "cli": {".", *BELOW, "audit", "launch", "services", "client", "compare", "simulate", "profile"},
+    # Runs from Python. What it reads of a finished one is what the audits attack, too.
+    "finished": {"errors", "schema", "spec", "core", "wire", "zoo", "launch", "simulate"},
+    # A run whose coordinator is gone is read from its records.
+    "watch": {*BELOW, "records", "client", "launch"},
+    "doctor": {".", *BELOW, "store", "records", "client", "launch"},
+    "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
+    "cli": {
+        ".",
+        *BELOW,
+        "schema",
+        "audit",
+        "launch",
+        "services",
+        "client",
+        "compare",
+        "simulate",
+        "profile",
+        "watch",
+        "doctor",
+    },
     "__main__": {"cli", "launch"},
 }
 
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
-SHARED = {"", "http", "replica", "stopwatch"}
+SHARED = {"", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points"}
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
-        "adoption", "intake", "spent", "reports", "pages",
+        "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
         "at_hand", "overview", "streams", "for_people", "shown", "resolver", "errand", "origin",
     },
-    "split-server": {"split_server", "split_caches"},
+    "split-server": {"split_server", "split_caches", "split_points"},
     "fed-server": {"fed_server"},
 }  # fmt: skip
 
@@ -80,7 +100,10 @@ NUMPY_RANDOM = {"Generator", "PCG64", "SeedSequence"}
 
 # What takes long to import, and so may not come along with the coordinator, the command line or the settings.
 START_WITHOUT_TORCH = ("microsfl", "microsfl.cli", "microsfl.__main__", "microsfl.services.coordinator")
-CLI_STARTS_WITHOUT = {"torch", "numpy", "fastapi", "sqlalchemy", "uvicorn", "obstore", "matplotlib", "sklearn"}
+CLI_STARTS_WITHOUT = {
+    "torch", "numpy", "fastapi", "sqlalchemy", "uvicorn", "obstore", "matplotlib", "sklearn", "prometheus_client",
+    "opentelemetry",
+}  # fmt: skip
 
 FILE_LINES = 350
 FUNCTION_LINES = 60

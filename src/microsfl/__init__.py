@@ -10,13 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .client.remote_body import RemoteBody as RemoteBody
+    from .finished.run import Run as Run
+    from .finished.run import load_run as load_run
+    from .finished.training import run as run
     from .launch.federation import Federation as Federation
     from .spec import RunSpec as RunSpec
 
 __version__ = "0.1.0"
-__all__ = ["Federation", "RemoteBody", "RunSpec", "__version__"]
+__all__ = ["Federation", "RemoteBody", "Run", "RunSpec", "__version__", "load_run", "run"]
 
-_HOMES = {"Federation": ".launch.federation", "RemoteBody": ".client.remote_body", "RunSpec": ".spec"}
+_HOMES = {
+    "Federation": ".launch.federation",
+    "RemoteBody": ".client.remote_body",
+    "Run": ".finished.run",
+    "RunSpec": ".spec",
+    "load_run": ".finished.run",
+    "run": ".finished.training",
+}
 
 
 def __getattr__(name: str) -> Any:

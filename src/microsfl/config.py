@@ -52,6 +52,17 @@ class ProcessSettings(BaseModel):
             raise setting_error(cls, error, "microsfl ROLE --help") from None
 
 
+class TracedSettings(ProcessSettings):
+    """What every role has that works on units."""
+
+    otel_endpoint: HttpUrl | None = Field(
+        None, description="OpenTelemetry collector (OTLP over HTTP) that traces of units are sent to; default: none."
+    )
+    otel_ratio: float = Field(
+        1.0, ge=0, le=1, description="Share of the units that are traced, the same ones in every process."
+    )
+
+
 class ServerSettings(ProcessSettings):
     """What every role that listens has."""
 
@@ -98,7 +109,7 @@ class ReplicaSettings(ServerSettings):
         return self.id or f"{role}-{host}-{port}"
 
 
-class SplitServerSettings(ReplicaSettings):
+class SplitServerSettings(ReplicaSettings, TracedSettings):
     port: Port = Field(8100, description="Port to listen on; 0 takes a free one.")
     graph_cache_mb: float = Field(
         256,
@@ -122,7 +133,7 @@ class FedServerSettings(ReplicaSettings):
     )
 
 
-class ClientSettings(ProcessSettings):
+class ClientSettings(TracedSettings):
     coordinator: HttpUrl = Field("http://127.0.0.1:8000", description="Coordinator to work for.")
     ids: tuple[Annotated[str, AfterValidator(check_id)], ...] = Field(
         description="Clients that this process hosts, by id."
@@ -154,6 +165,10 @@ class ClientSettings(ProcessSettings):
         "another; 0: one after the other.",
     )
     retry_s: float = Field(600, gt=0, description="Seconds to keep trying when no server answers.")
+    metrics_port: Port | None = Field(
+        None, description="Port on which the client shows its metrics; 0 takes a free one; default: it listens nowhere."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address for metrics_port.")
 
     @model_validator(mode="after")
     def _ids_differ(self) -> Self:

@@ -12,7 +12,7 @@ import pytest
 
 from microsfl.launch.federation import client_groups
 from microsfl.launch.plots import write_plots
-from microsfl.launch.summary import summarize
+from microsfl.launch.summary import settled_by, settled_in, summarize
 from microsfl.launch.table import print_results
 from microsfl.spec import RunSpec
 from microsfl.sync.commits import Commit, File, LeftOut, Taken
@@ -48,7 +48,14 @@ def commit(version: int, units: int, left_out: int = 0) -> Commit:
 
 
 def summary_of(rounds: list[Json], metrics: list[Json], spec: RunSpec | None = None) -> Json:
-    return summarize(spec or RunSpec(), rounds, metrics, [commit(1, 3), commit(2, 4, left_out=2)], MODEL)
+    return summarize(spec or RunSpec(), rounds, metrics, settled_by([commit(1, 3), commit(2, 4, left_out=2)]), MODEL)
+
+
+def test_the_coordinator_s_rows_tell_the_commits_when_there_was_one_a_round() -> None:
+    rows = [a_round(n, body_version=n + 1, contributions=3 + n, left_out=n) for n in range(2)]
+    assert settled_in(rows) == settled_by([commit(1, 3), commit(2, 4, left_out=1)])
+    several = settled_in([a_round(0, body_version=5, contributions=1, left_out=0)])
+    assert (several.commits, several.contributions, several.left_out) == (5, None, None)
 
 
 def test_the_summary_counts_rounds_commits_and_traffic() -> None:
@@ -76,7 +83,7 @@ def test_what_a_strategy_does_not_have_is_not_printed(capsys: pytest.CaptureFixt
     spec = RunSpec.parse({"run": {"participants": 1}, "data": {"clients": 2}, "strategy": {"name": "fedavg"}})
     idle = dict.fromkeys(("train_loss", "samples", "batches", "seconds", "bytes_up", "bytes_down", "started_at"))
     metrics = [metrics_row(0, 0), metrics_row(0, 1, **idle)]
-    summary = summarize(spec, [a_round(0)], metrics, [], {})
+    summary = summarize(spec, [a_round(0)], metrics, settled_by([]), {})
     assert (summary["split_servers"], summary["participants"], summary["weights_sha256"]) == (0, 1, {})
     print_results(summary, metrics, Path("/run/folder"))
     printed = capsys.readouterr().out

@@ -8,6 +8,7 @@ import secrets
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -21,11 +22,15 @@ from ..device import choose_device, use_threads, warm_up
 from ..errors import ClientNotFound, MicrosflError, ModelNotAllowed, RoundClosed, RunNotActive
 from ..process import announce, event, start_logging
 from ..spec import DATASETS, RunSpec
+from ..telemetry.exposition import Point, build_point
+from ..telemetry.opening import open_traces
 from ..zoo.datasets import Data, labels, load_data, takes_client
 from ..zoo.deal import OWN, check_own, deal, everything
 from ..zoo.parts import build_parts, client_side, load_front
 from .coordinator import Coordinator
 from .http import Http
+from .metrics_port import show
+from .tasks_done import TasksDone
 from .trainer import Task, Trainer
 from .transport import FedServer, SplitServers
 from .units import LocalData
@@ -110,11 +115,13 @@ class Agent:
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self.device = choose_device(settings.device)
+        self.traces = open_traces(settings.otel_endpoint, settings.otel_ratio, ROLE, settings.ids[0])
         self.process = secrets.token_hex(6)  # another one when the client comes back as another process
         self.http = Http(settings.retry_s)
         self.coordinator = Coordinator(self.http, settings.coordinator)
         self.runs = Runs(settings, self.coordinator)
         self.trainers: LRUCache[tuple[str, str], Trainer] = LRUCache(RUNS_KEPT * len(settings.ids))
+        self.done = TasksDone()
         self.tasks: queue.Queue[Task] = queue.Queue()
         self.in_hand: dict[str, Task] = {}
         self.at_work: set[str] = set()
@@ -126,6 +133,8 @@ class Agent:
         Raises:
             Unreachable: when the coordinator does not answer within the retry budget.
         """
+        if self.settings.metrics_port is not None:
+            show(self.settings.metrics_host, self.settings.metrics_port, self.points)
         self.register()
         announce(ROLE, f"for {', '.join(self.settings.ids)}")
         threading.Thread(target=self._keep_saying, name="heartbeat", daemon=True).start()
@@ -135,6 +144,14 @@ class Agent:
             taken = [self._take(task) for task in self._poll()]
             if taken and not any(taken):
                 time.sleep(REFUSED_PAUSE_S)
+
+    def points(self) -> Iterator[Point]:
+        """The process's metrics."""
+        yield build_point(ROLE)
+        yield "microsfl_client_hosted", {}, len(self.settings.ids)
+        yield "microsfl_client_tasks_in_hand", {}, len(self.in_hand)
+        yield from self.done.points()
+        yield from self.http.tries.points()
 
     def register(self) -> None:
         me = {"version": __version__, "device": str(self.device), "process": self.process}
@@ -166,11 +183,14 @@ class Agent:
         try:
             trainer = self._trainer(task)
             report["metrics"] = trainer.train(task) if task.kind == "train" else trainer.evaluate(task)
+            self.done.add(task.kind, "done", report["metrics"])
         except (RoundClosed, RunNotActive) as error:
+            self.done.add(task.kind, "abandoned")
             event("task abandoned", logging.WARNING, **vars(task), reason=str(error))
             time.sleep(ABANDONED_PAUSE_S)
             return
         except MicrosflError as error:
+            self.done.add(task.kind, "failed")
             event("task failed", logging.ERROR, **vars(task), code=error.code, message=str(error))
             report["error"] = {"code": error.code, "message": str(error)}
         with self.changed:
@@ -191,6 +211,7 @@ class Agent:
         spec, modules = self.runs.get(task.run)
         data = self.runs.local_data(spec, task.client, task.index)
         split = SplitServers(self.http, task.index, lambda: self.coordinator.split_servers, self.settings.spread)
+        split.traces = self.traces
         fed = FedServer(self.http, lambda: self.coordinator.fed_server)
         trainer = Trainer(spec, task.client, modules, data, split, fed, self.device, self.settings.in_flight)
         with self.changed:
@@ -219,6 +240,7 @@ class Agent:
                 logging.getLogger("microsfl").exception(
                     "task broke", extra={"data": {**vars(task), "error": repr(error)}}
                 )
+                self.done.add(task.kind, "broken")
                 self._give_up(task, error)
             with self.changed:
                 if self.in_hand.get(task.client) is task:  # else it has the next one
@@ -243,7 +265,12 @@ def main(settings: ClientSettings) -> None:
     warm_up()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    Agent(settings).run()
+    agent = Agent(settings)
+    try:
+        agent.run()
+    finally:
+        if agent.traces is not None:
+            agent.traces.close()
 
 
 def _end(_: int, __: FrameType | None) -> None:

@@ -44,6 +44,10 @@ class Coordinator:
         """Hand in a task's result; False when it came too late or twice."""
         return bool(self._ask("POST", f"/api/runs/{run}/reports", report)["accepted"])
 
+    def runs(self) -> list[Json]:
+        """All runs, oldest first."""
+        return list(self._ask("GET", "/api/runs")["runs"])
+
     def run(self, name: str) -> Json:
         return self._ask("GET", f"/api/runs/{name}")
 

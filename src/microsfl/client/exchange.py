@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from time import time_ns
 from typing import Any, Protocol
 
 from ..core.client_side import differentiable
 from ..core.formats import ErrorFeedback, compressed, expanded, size_bytes
 from ..core.step import Tensors
 from ..spec import RunSpec
+from ..telemetry.traces import span
 from ..wire.messages import Backward, Forward, Gradients, Outputs, Predict, Step
 from .background import Awaited, Background, Senders, Submit, at_once
 from .local_model import LocalModel
@@ -46,13 +49,15 @@ class Crossing:
     """A unit on its way through the body.
 
     activations: as they travel. needs_grad: of which a cut-layer gradient is wanted. answer: to the first request,
-    which is the only one of a vanilla cut. back: to the backward, once the tail has been stepped.
+    which is the only one of a vanilla cut. began_ns: when the unit did, in unix time. back: to the backward, once the
+    tail has been stepped.
     """
 
     unit: Unit
     activations: Tensors
     needs_grad: tuple[str, ...]
     answer: Awaited[Outputs] | Awaited[Gradients]
+    began_ns: int = 0
     losses: list[float] = field(default_factory=list)
     other_bytes: int = 0
     back: Awaited[Gradients] | None = None
@@ -93,9 +98,21 @@ class SplitBody:
         Raises:
             RoundClosed, Unreachable, NotFinite, TensorMismatch.
         """
+        began_ns = time_ns()
         crossing = self.send(unit, activations, needs_grad, at_once)
         self.turn(crossing, at_once)
-        return self.collect(crossing)
+        crossed = self.collect(crossing)
+        self.through(unit, began_ns)
+        return crossed
+
+    def span(self, unit: Unit, name: str) -> AbstractContextManager[str | None]:
+        """A part of the unit's way, for whoever follows it."""
+        return span(self.split.traces, unit.key, name)
+
+    def through(self, unit: Unit, began_ns: int) -> None:
+        """The unit is, whose way began then."""
+        if self.split.traces is not None:
+            self.split.traces.unit(unit.key, began_ns)
 
     def send(self, unit: Unit, activations: Tensors, needs_grad: tuple[str, ...], submit: Submit) -> Crossing:
         """Send activations, and the labels in a vanilla cut. needs_grad: of which a gradient is wanted."""
@@ -121,7 +138,8 @@ class SplitBody:
             crossing.back = lambda: answer
             return
         outputs = expanded(answer.outputs, self.spec.wire.activations, self.model.device)
-        result = self.model.tail_step(unit, outputs, answer.differentiable)
+        with self.span(unit, "tail"):
+            result = self.model.tail_step(unit, outputs, answer.differentiable)
         gradients = self._gradients.compressed(result.gradients)
         crossing.losses = result.losses
         crossing.other_bytes = sum(tensor.nbytes for tensor in (*answer.outputs.values(), *gradients.values()))
@@ -191,18 +209,24 @@ class Across:
                 yield self._collect(*turned.popleft())
 
     def _send(self, unit: Unit, senders: Senders) -> tuple[Crossing, Tensors]:
-        activations = self.model.forward(unit)
+        began_ns = time_ns()
+        with self.body.span(unit, "front"):
+            activations = self.model.forward(unit)
         needs_grad = tuple(differentiable(activations))
-        return self.body.send(unit, activations, needs_grad, senders.submit), activations
+        crossing = self.body.send(unit, activations, needs_grad, senders.submit)
+        crossing.began_ns = began_ns
+        return crossing, activations
 
     def _turn(self, crossing: Crossing, activations: Tensors, senders: Senders) -> tuple[Crossing, Tensors]:
         self.body.turn(crossing, senders.submit)
         return crossing, activations
 
     def _collect(self, crossing: Crossing, activations: Tensors) -> Trained:
-        crossed = self.body.collect(crossing)
-        self.model.backward(crossing.unit, activations, crossed.gradients)
-        return crossing.unit, crossed.losses
+        crossed, unit = self.body.collect(crossing), crossing.unit
+        with self.body.span(unit, "front backward"):
+            self.model.backward(unit, activations, crossed.gradients)
+        self.body.through(unit, crossing.began_ns)
+        return unit, crossed.losses
 
 
 class Auxiliary:

@@ -8,10 +8,12 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from ..errors import MicrosflError, OperationError, StoreCorrupt, Unreachable, from_wire
 from .connections import Answer, Connections
+from .tries import Tries
 
 CONNECT_S = 3.0
 LONGEST_ANSWER_S = 300.0
@@ -19,6 +21,7 @@ FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 AVOID_S = 5.0
 BINARY = "application/octet-stream"
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 Json = dict[str, Any]
 
@@ -44,6 +47,7 @@ class Way(Protocol):
         body: bytes | None = None,
         kind: str = "",
         wait_s: float = 0.0,
+        headers: Mapping[str, str] = NO_HEADERS,
         /,
     ) -> Reply:
         """See `Http.request`."""
@@ -63,6 +67,7 @@ class Http:
     retry_s: float = 60.0
     patience_s: float = 5.0
     connections: Connections = field(default_factory=Connections)
+    tries: Tries = field(default_factory=Tries)
     _failed_at: dict[str, float] = field(default_factory=dict)
     _slowest_s: float = 0.0
 
@@ -74,24 +79,31 @@ class Http:
         body: bytes | None = None,
         kind: str = "",
         wait_s: float = 0.0,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> Answer:
         """The first good answer among `servers()` in order, asked anew before each turn.
 
         Args:
             kind: the body's media type. wait_s: how long the server may wait before it answers (a long poll).
+            headers: further ones.
 
         Raises:
             InputError, StoreCorrupt: whatever the server refuses the request with; trying again would not help.
             Unreachable: when no server gave an answer within `retry_s`.
         """
-        deadline = time.monotonic() + self.retry_s
+        began, first = time.monotonic(), ""
+        deadline = began + self.retry_s
         pause, problem = FIRST_PAUSE_S, "no server is known"
         patience_s = min(max(self.patience_s, 4 * self._slowest_s), LONGEST_ANSWER_S)
         while True:
             for server in sorted(servers(), key=self._failed_lately):
-                answer, problem = self._once(method, server + path, body, kind, wait_s + patience_s)
+                first = first or server
+                sent = headers if body is None else {"content-type": kind, **headers}
+                answer, problem = self._once(method, server + path, body, sent, wait_s + patience_s)
                 if answer is not None:
+                    self.tries.answered(path, time.monotonic() - began, by_another=server != first)
                     return answer
+                self.tries.failed(path)
                 self._failed_at[server] = time.monotonic()
             if time.monotonic() + pause > deadline:
                 raise Unreachable(f"{method} {path} had no answer in {self.retry_s:g} s; last: {problem}.")
@@ -101,15 +113,16 @@ class Http:
     def _failed_lately(self, server: str) -> bool:
         return time.monotonic() - self._failed_at.get(server, -AVOID_S) < AVOID_S
 
-    def _once(self, method: str, url: str, body: bytes | None, kind: str, read_s: float) -> tuple[Answer | None, str]:
-        headers = {"content-type": kind} if body is not None else {}
+    def _once(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], read_s: float
+    ) -> tuple[Answer | None, str]:
         asked_at = time.monotonic()
         try:
             answer = self.connections.request(method, url, body, headers, connect_s=CONNECT_S, read_s=read_s)
         except (OSError, http.client.HTTPException) as error:
             return None, f"{url}: {type(error).__name__}"
         if answer.status < 300:
-            if kind == BINARY:  # of a long poll it would say nothing
+            if headers.get("content-type") == BINARY:  # of a long poll it would say nothing
                 self._slowest_s = max(self._slowest_s, time.monotonic() - asked_at)
             return answer, ""
         refusal = from_wire(answer.status, _json(answer.data))

@@ -5,15 +5,28 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from ..core.client_side import OptimizerState
 from ..errors import ActivationsMissing, ClientNotFound
-from ..wire.messages import Backward, Forward, Gradients, Message, Outputs, Predict, Step, Stored, Tensors, Update
+from ..telemetry.traces import HEADER, Traces
+from ..wire.messages import (
+    Backward,
+    Forward,
+    Gradients,
+    Message,
+    Outputs,
+    Predict,
+    Step,
+    Stored,
+    Tensors,
+    UnitMessage,
+    Update,
+)
 from ..wire.tensors import decode
-from .http import BINARY, Reply, Way, json_object
+from .http import BINARY, NO_HEADERS, Reply, Way, json_object
 from .traffic import Traffic
 
 Json = dict[str, Any]
@@ -33,6 +46,7 @@ class SplitServers:
     addresses: Callable[[], Sequence[str]]
     spread: Literal["sticky", "random"] = "sticky"
     traffic: Traffic = field(default_factory=Traffic)
+    traces: Traces | None = None
 
     def forward(self, request: Forward) -> Outputs:
         sticky = request.model_copy(update={"sticky": self.spread == "sticky"})
@@ -65,7 +79,11 @@ class SplitServers:
         return _weights(self.http, self._order, run, version, self.traffic)
 
     def _send(self, path: str, request: Message, kind: type[Kind]) -> Kind:
-        return _message(self.http, self._order, path, request, kind, self.traffic)
+        if self.traces is None or not isinstance(request, UnitMessage):
+            return _message(self.http, self._order, path, request, kind, self.traffic)
+        with self.traces.span(request.key, path, asks=True) as parent:
+            headers = NO_HEADERS if parent is None else {HEADER: parent}
+            return _message(self.http, self._order, path, request, kind, self.traffic, headers)
 
     def _order(self) -> list[str]:
         known = sorted(self.addresses())
@@ -116,12 +134,18 @@ class FedServer:
 
 
 def _message(
-    http: Way, servers: Callable[[], Sequence[str]], path: str, request: Message, kind: type[Kind], traffic: Traffic
+    http: Way,
+    servers: Callable[[], Sequence[str]],
+    path: str,
+    request: Message,
+    kind: type[Kind],
+    traffic: Traffic,
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> Kind:
     began = time.perf_counter()
     body = request.pack()
     encoded = time.perf_counter()
-    answer = http.request("POST", servers, path, body, BINARY)
+    answer = http.request("POST", servers, path, body, BINARY, 0.0, headers)
     answered = time.perf_counter()
     message = kind.unpack(answer.data)
     decode_s = time.perf_counter() - answered

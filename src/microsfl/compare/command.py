@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,9 @@ SETTLED = ("finished", "diverged")
 Json = dict[str, Any]
 
 
-def compare(comparison: Comparison, output: Path | None, *, jobs: int | None, services: bool) -> int:
+def compare(
+    comparison: Comparison, output: Path | None, *, jobs: int | None, services: bool, as_json: bool = False
+) -> int:
     """Run every cell that is not finished, and write tables and plots; the exit code.
 
     Args:
@@ -55,8 +59,9 @@ def compare(comparison: Comparison, output: Path | None, *, jobs: int | None, se
             from .workers import simulate_all
 
             simulate_all(tasks, jobs or cores(), display.round_over, run.over)
-    _write(folder, grid, results, comparison.compare.target_accuracy, how)
-    click.echo(f"  results in {folder.path}")
+    _write(folder, grid, results, comparison.compare.target_accuracy, how, as_json=as_json)
+    if not as_json:
+        click.echo(f"  results in {folder.path}")
     return 0 if any(one["state"] == "finished" for one in results.values()) else 1
 
 
@@ -115,7 +120,13 @@ def _resolved(grid: Sequence[Cell]) -> dict[str, RunSpec]:
 
 
 def _write(
-    folder: CompareFolder, grid: Sequence[Cell], results: dict[str, Json], target: float | None, how: str
+    folder: CompareFolder,
+    grid: Sequence[Cell],
+    results: dict[str, Json],
+    target: float | None,
+    how: str,
+    *,
+    as_json: bool,
 ) -> None:
     """The tables, on standard output too, and the plots."""
     from .markdown import print_comparison, to_markdown
@@ -124,8 +135,21 @@ def _write(
 
     rows = table_rows(grid, results, target)
     folder.write_rows("table.csv", TABLE_COLUMNS, rows)
-    folder.write_rows("cells.csv", CELL_COLUMNS, cell_rows(grid, results, target))
+    of_cells = cell_rows(grid, results, target)
+    folder.write_rows("cells.csv", CELL_COLUMNS, of_cells)
     folder.write_rows("rounds.csv", LONG_COLUMNS, long_rows(grid, results))
     folder.write_text("table.md", to_markdown(grid, rows, results, how))
     write_plots(folder.path / "plots", grid, results)
-    print_comparison(grid, rows, results)
+    if as_json:
+        tables = {
+            "table": [{name: _number(row[name]) for name in TABLE_COLUMNS} for row in rows],
+            "cells": [{name: _number(row[name]) for name in CELL_COLUMNS} for row in of_cells],
+        }
+        click.echo(json.dumps({"folder": str(folder.path), **tables}, indent=2, allow_nan=False))
+    else:
+        print_comparison(grid, rows, results)
+
+
+def _number(value: Any) -> Any:
+    """JSON has no word for what a run that diverged may come to."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -24,6 +25,8 @@ LAST_LINES = 6
 COMPLAINT = "microsfl: error: "
 # The coordinator is none of them: it imports no torch, which a fork would bring along.
 FORKED = ("split-server", "fed-server", "client")
+# Variables of the environment that mean the same for whatever process has such a setting.
+WATCHING = ("MICROSFL_OTEL_ENDPOINT", "MICROSFL_OTEL_RATIO", "MICROSFL_METRICS_PORT", "MICROSFL_METRICS_HOST")
 
 
 class Child:
@@ -47,7 +50,8 @@ class Child:
     ) -> None:
         self.role, self.name, self.settings, self.log = role, name, settings, log
         self._forks = forks if role in FORKED and getattr(settings, "device", "cpu") == "cpu" else None
-        self._environment = {**child_environment(), **secrets}
+        watched = {name: os.environ[name] for name in WATCHING if name in os.environ}
+        self._environment = {**child_environment(), **watched, **secrets}
         self.address: str | None = None
         self.restarts = 0
         self._was_up = False

@@ -9,6 +9,7 @@ from ..client.http import Http
 from ..errors import RunExists
 from ..spec import RunSpec
 
+PATIENCE_S = 5.0  # how long an answer is waited for before it is asked for again
 RETRY_S = 60.0  # all servers are on this machine, and are started again there when they end
 
 Json = dict[str, Any]
@@ -17,8 +18,8 @@ Json = dict[str, Any]
 class Control(Coordinator):
     """The coordinator as the one who directs the run called `name` sees it."""
 
-    def __init__(self, url: str, name: str) -> None:
-        super().__init__(Http(RETRY_S), url)
+    def __init__(self, url: str, name: str, retry_s: float = RETRY_S, patience_s: float = PATIENCE_S) -> None:
+        super().__init__(Http(retry_s, patience_s), url)
         self.name = name
 
     def create(self, spec: RunSpec, *, resume: bool = False) -> None:
@@ -33,6 +34,16 @@ class Control(Coordinator):
             self._ask("POST", f"/api/runs/{self.name}/resume")
         elif run["state"] != "created":
             raise RunExists(f"The coordinator's records already have a run '{self.name}'; choose another run.name.")
+
+    def create_or_find(self, spec: RunSpec) -> None:
+        """Create the run and start it, unless the coordinator has it already, with the same specification.
+
+        Raises:
+            RunExists: when there is one of this name with another specification.
+            InputError: whatever a server has against the specification.
+        """
+        if self._ask("POST", "/api/runs", spec.model_dump(mode="json"))["state"] == "created":
+            self.start()
 
     def tell_class_counts(self, class_counts: list[list[int]]) -> None:
         """How the run's data is divided, for the dashboard."""

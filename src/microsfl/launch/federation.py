@@ -201,7 +201,7 @@ class Federation:
             graph_cache_mb=servers.graph_cache_mb,
             weights_cache_mb=servers.weights_cache_mb,
             device=servers.device,
-            threads=1,
+            threads=servers.threads,
         )
 
     def _fed_server(self) -> FedServerSettings:

@@ -40,7 +40,9 @@ def verify_stores(targets: Sequence[str], run: str | None, *, as_json: bool) -> 
     return 1 if report.errors else 0
 
 
-def collect_garbage(targets: Sequence[str], run: str | None, keep: int, *, dry_run: bool) -> None:
+def collect_garbage(
+    targets: Sequence[str], run: str | None, keep: int, *, dry_run: bool, as_json: bool = False
+) -> None:
     """Remove what the runs of `targets` do not need any more; nothing with `dry_run`. Prints what it is."""
     stores = dict(_opened(targets))
     _expect_run(stores, run)
@@ -54,9 +56,27 @@ def collect_garbage(targets: Sequence[str], run: str | None, keep: int, *, dry_r
     for store, one in plans:
         if not dry_run:
             carry_out(store, one)
-        click.echo(f"{one.run} ({one.area}): {_amount([one])}")
+        if not as_json:
+            click.echo(f"{one.run} ({one.area}): {_amount([one])}")
+    if as_json:
+        click.echo(json.dumps(_removed(plans, dry_run=dry_run), indent=2))
+        return
     everything = _amount([one for _, one in plans])
     click.echo(f"Would remove {everything}; nothing was removed." if dry_run else f"Removed {everything}.")
+
+
+def _removed(plans: Sequence[tuple[ObjectStore, Plan]], *, dry_run: bool) -> dict[str, object]:
+    areas = [
+        {"store": store.url, "run": one.run, "area": one.area, "removals": [vars(gone) for gone in one.removals]}
+        for store, one in plans
+    ]
+    everything = [gone for _, one in plans for gone in one.removals]
+    return {
+        "dry_run": dry_run,
+        "files": len(everything),
+        "size_bytes": sum(gone.size_bytes for gone in everything),
+        "areas": areas,
+    }
 
 
 def store_urls(target: str) -> list[tuple[str, str | None]]:

@@ -20,6 +20,25 @@ from ..process import end_with_parent
 
 ROLES = ("coordinator", "split-server", "fed-server", "client")
 
+
+def _not_simulated(context: click.Context, _: click.Parameter, url: str | None) -> str | None:
+    if url is None:
+        return None
+    if context.params.get("simulate"):  # it is eager, so it was read before
+        raise click.UsageError("--simulate is for a run in this process, --coordinator for one on other machines.")
+    if not url.startswith(("http://", "https://")):
+        raise click.UsageError(f"--coordinator: '{url}' is not a URL; write it like http://host:8000.")
+    return url.rstrip("/")
+
+
+on_coordinator = click.option(
+    "--coordinator",
+    metavar="URL",
+    callback=_not_simulated,
+    help="On a coordinator that is there, with the servers and clients that others started. Stopped, the run goes on "
+    "there, and the same command follows it again.",
+)
+
 Settings = TypeVar("Settings", bound=ProcessSettings)
 Main = Callable[[Settings], None]
 

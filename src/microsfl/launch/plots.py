@@ -24,8 +24,8 @@ LEGEND_CLASSES = 12  # more classes get a colour bar
 Json = dict[str, Any]
 
 
-def write_plots(folder: Path, rounds: Sequence[Json], metrics: Sequence[Json], class_counts: IntArray) -> None:
-    """accuracy.png, loss.png, partition.png and timeline.png.
+def write_plots(folder: Path, rounds: Sequence[Json], metrics: Sequence[Json], class_counts: IntArray | None) -> None:
+    """accuracy.png, loss.png, timeline.png and, where the class counts are known, partition.png.
 
     Args:
         rounds: of the coordinator, all over. metrics: its row for each round and client.
@@ -35,7 +35,7 @@ def write_plots(folder: Path, rounds: Sequence[Json], metrics: Sequence[Json], c
     pictures = {
         "accuracy": accuracy(rounds, metrics),
         "loss": loss(rounds),
-        "partition": partition(class_counts),
+        **({} if class_counts is None else {"partition": partition(class_counts)}),
         "timeline": timeline(rounds, metrics),
     }
     for name, figure in pictures.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from rich.console import Console, Group
@@ -16,8 +16,9 @@ from rich.text import Text
 
 from ..spec import RunSpec
 from .child import Child
-from .federation import Federation
+from .control import Control
 from .readable import counted, rounded
+from .supervisor import Supervisor
 
 REFRESH_PER_S = 8
 MARKS = {"up": ("●", "green"), "starting": ("○", "yellow"), "ended": ("✕", "red")}
@@ -25,8 +26,24 @@ MARKS = {"up": ("●", "green"), "starting": ("○", "yellow"), "ended": ("✕",
 Json = dict[str, Any]
 
 
+class Shown(Protocol):
+    """A run, and the processes of it that are on this machine."""
+
+    @property
+    def spec(self) -> RunSpec: ...
+
+    @property
+    def control(self) -> Control: ...
+
+    @property
+    def children(self) -> Sequence[Child]: ...
+
+    @property
+    def supervisor(self) -> Supervisor: ...
+
+
 @contextmanager
-def progress(federation: Federation) -> Iterator[Callable[[Json], None]]:
+def progress(federation: Shown) -> Iterator[Callable[[Json], None]]:
     """A function that takes the run at each change; what it shows appears when the block is entered."""
     console = Console(stderr=True)
     if console.is_terminal:
@@ -40,10 +57,11 @@ def progress(federation: Federation) -> Iterator[Callable[[Json], None]]:
 class Lines:
     """A line when the run begins, with the dashboard's address, for each round, and for each restart of a process."""
 
-    def __init__(self, federation: Federation) -> None:
+    def __init__(self, federation: Shown) -> None:
         self.federation = federation
         self.rounds = -1
         self.reported = 0
+        self.waiting = ""
 
     def show(self, run: Json) -> None:
         if self.rounds < 0:
@@ -53,6 +71,10 @@ class Lines:
         for report in reports[self.reported :]:
             click.echo(report, err=True)
         self.reported = len(reports)
+        waiting = run.get("waiting", "")
+        if waiting and waiting != self.waiting:
+            click.echo(waiting, err=True)
+        self.waiting = waiting
         for result in run["history"][self.rounds :]:
             click.echo(line(result, run["rounds"]), err=True)
         self.rounds = len(run["history"])
@@ -61,7 +83,7 @@ class Lines:
 class Screen:
     """A few lines that are drawn again and again: the round, its figures, and which processes are up."""
 
-    def __init__(self, federation: Federation) -> None:
+    def __init__(self, federation: Shown) -> None:
         self.federation = federation
         self.began_at = time.monotonic()
         self.run: Json | None = None
@@ -93,19 +115,21 @@ class Screen:
             ProgressBar(total=self.run["rounds"], completed=done, width=30),
             f"{self.run['phase'] or self.run['state']} {waiting}",
         )
-        return [bar, Text(figures(self.run["history"][-1]) if done else "no round is over yet")]
+        nothing = self.run.get("waiting") or "no round is over yet"
+        return [bar, Text(figures(self.run["history"][-1]) if done else nothing)]
 
 
 def title(spec: RunSpec) -> str:
     """What runs, in a line."""
     split = f", {counted(spec.servers.split, 'split server')}" if spec.strategy.traits.split else ""
     clients = counted(spec.run_clients, "client")
-    return f"microsfl run '{spec.run.name}': {spec.strategy.name} on {spec.data.dataset}, {clients}{split}"
+    data = "the clients' own data" if spec.data.partition == "own" else spec.data.dataset
+    return f"microsfl run '{spec.run.name}': {spec.strategy.name} on {data}, {clients}{split}"
 
 
-def dashboard(federation: Federation) -> str:
-    """Where the run can be watched."""
-    return f"dashboard at {federation.coordinator}"
+def dashboard(federation: Shown) -> str:
+    """Where the run can be watched, once its coordinator is there."""
+    return f"dashboard at {federation.control.url}"
 
 
 def line(result: Json, rounds: int) -> str:

@@ -16,7 +16,7 @@ from ..sync import keys
 from ..sync.commits import Chain, Commit
 from .federation import Federation
 from .run_folder import RunFolder
-from .summary import commits_of, summarize
+from .summary import Settled, commits_of, settled_by, summarize
 
 Json = dict[str, Any]
 
@@ -25,16 +25,16 @@ Json = dict[str, Any]
 class Results:
     """What a run came to.
 
-    rounds, metrics: rows as the coordinator's API has them. model: content of each part's safetensors file. commits: of
-    the body, oldest first, without version 0. class_counts: train samples, int64 [clients, classes].
+    rounds, metrics: rows as the coordinator's API has them. model: content of each part's safetensors file. settled: by
+    the commits of the body. class_counts: train samples, int64 [clients, classes]; None where nobody here knows them.
     """
 
     spec: RunSpec
     rounds: list[Json]
     metrics: list[Json]
     model: dict[str, bytes]
-    commits: list[Commit]
-    class_counts: IntArray
+    settled: Settled
+    class_counts: IntArray | None
 
 
 def results_of(federation: Federation, rounds: list[Json], metrics: list[Json]) -> Results:
@@ -43,11 +43,11 @@ def results_of(federation: Federation, rounds: list[Json], metrics: list[Json]) 
     federation.aside(
         "microsfl.launch.model_files:fetched", coordinator=federation.coordinator, folder=str(folder.model)
     )
-    commits = []
+    commits: list[Commit] = []
     if spec.strategy.traits.split:
         store = open_store(federation.store_url(keys.BODY), area_environment(keys.BODY, os.environ))
         commits = commits_of(Chain(store, spec.run.name, keys.BODY))
-    return Results(spec, rounds, metrics, folder.read_model(), commits, np.array(federation.class_counts))
+    return Results(spec, rounds, metrics, folder.read_model(), settled_by(commits), np.array(federation.class_counts))
 
 
 def write_results(folder: RunFolder, results: Results, *, simulated: bool = False) -> Json:
@@ -55,7 +55,7 @@ def write_results(folder: RunFolder, results: Results, *, simulated: bool = Fals
     from .plots import write_plots
 
     summary = summarize(
-        results.spec, results.rounds, results.metrics, results.commits, results.model, simulated=simulated
+        results.spec, results.rounds, results.metrics, results.settled, results.model, simulated=simulated
     )
     folder.write_summary(summary)
     write_plots(folder.plots, results.rounds, results.metrics, results.class_counts)

@@ -10,7 +10,7 @@ from typing import Any
 from ..spec import RunSpec
 from .profile_rows import FILE as PROFILE
 from .run_folder import RunFolder
-from .summary import summarize
+from .summary import settled_in, summarize
 
 Json = dict[str, Any]
 
@@ -35,10 +35,5 @@ def pack(question: Json) -> Json:
 
 def _summary(spec: RunSpec, rounds: list[Json], metrics: list[Json]) -> Json:
     """summary.json from records alone: what only the files of the stores tell is null."""
-    commits = rounds[-1]["body_version"] if spec.strategy.traits.split else 0
-    one_a_round = commits in (0, len(rounds))  # else the records know only what the last commit of each round has
-    counts = {
-        name: sum(row[name] or 0 for row in rounds) if one_a_round else None for name in ("contributions", "left_out")
-    }
     unknown = {"split_servers": None, "weights_sha256": None}
-    return {**summarize(spec, rounds, metrics, [], {}), **counts, "commits": commits, **unknown}
+    return {**summarize(spec, rounds, metrics, settled_in(rounds), {}), **unknown}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .. import __version__
@@ -11,6 +12,30 @@ from ..spec import RunSpec
 from ..sync.commits import Chain, Commit
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How many commits of the body a run has, and contributions in them and left out by them; None is unknown."""
+
+    commits: int
+    contributions: int | None
+    left_out: int | None
+
+
+def settled_by(commits: Sequence[Commit]) -> Settled:
+    """Counted in the commits themselves."""
+    taken, left_out = (sum(len(getattr(one, name)) for one in commits) for name in ("contributions", "left_out"))
+    return Settled(len(commits), taken, left_out)
+
+
+def settled_in(rounds: Sequence[Json]) -> Settled:
+    """Counted in the coordinator's rows, which know the last commit of each round and no other."""
+    commits = rounds[-1]["body_version"] or 0
+    if commits > len(rounds):
+        return Settled(commits, None, None)
+    taken, left_out = (sum(one[name] or 0 for one in rounds) for name in ("contributions", "left_out"))
+    return Settled(commits, taken, left_out)
 
 
 def commits_of(chain: Chain) -> list[Commit]:
@@ -22,7 +47,7 @@ def summarize(
     spec: RunSpec,
     rounds: Sequence[Json],
     metrics: Sequence[Json],
-    commits: Sequence[Commit],
+    settled: Settled,
     model: Mapping[str, bytes],
     *,
     simulated: bool = False,
@@ -31,8 +56,8 @@ def summarize(
 
     Args:
         rounds: of the coordinator, all of them over. metrics: its row for each round and client.
-        commits: of the body. model: file content of front, body and tail, of the tail alone where it is the whole
-            model, of nothing where the weights stay with the clients.
+        settled: by the commits of the body. model: file content of front, body and tail, of the tail alone where it is
+            the whole model, of nothing where the weights stay with the clients.
         simulated: in one process.
     """
     last, traits = rounds[-1], spec.strategy.traits
@@ -60,9 +85,9 @@ def summarize(
         "bytes_down": traffic(metrics, "bytes_down"),
         # What a strategy that sends every batch would have sent in addition.
         "bytes_saved": sum(row.get("bytes_saved") or 0 for row in metrics) if traits.auxiliary else None,
-        "contributions": sum(len(commit.contributions) for commit in commits),
-        "left_out": sum(len(commit.left_out) for commit in commits),
-        "commits": len(commits),
+        "contributions": settled.contributions,
+        "left_out": settled.left_out,
+        "commits": settled.commits,
         "weights_sha256": {part: hashlib.sha256(content).hexdigest() for part, content in model.items()},
         "history": [_round(one) for one in rounds],
         "spec": spec.model_dump(mode="json"),

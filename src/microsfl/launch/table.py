@@ -58,7 +58,8 @@ def figures(summary: Json) -> list[tuple[str, str]]:
     speed, saved = summary["samples_per_s"], summary["bytes_saved"]
     hashes = "  ".join(f"{part} {digest[:12]}" for part, digest in summary["weights_sha256"].items())
     left_out = f", {summary['left_out']:,} left out" if summary["left_out"] else ""
-    commits = f"{summary['commits']:,} of {summary['contributions']:,} contributions{left_out}"
+    taken = f" of {summary['contributions']:,} contributions" if summary["contributions"] is not None else ""
+    commits = f"{summary['commits']:,}{taken}{left_out}"
     found = [
         ("accuracy", f"{rounded(summary['accuracy'])} (mean over clients {rounded(summary['accuracy_mean'])})"),
         ("loss", rounded(summary["loss"])),

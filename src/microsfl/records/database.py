@@ -72,6 +72,16 @@ class RunRecord:
     class_counts: str | None = None
 
 
+@dataclass
+class Figures:
+    """Since the database was opened: transactions, those that it refused or did not answer, and writes that were tried
+    again. Of several threads that count at the same moment one may be missed."""
+
+    transactions: int = 0
+    errors: int = 0
+    retries: int = 0
+
+
 class Records:
     """The database behind a SQLAlchemy URL; its tables are made, or brought up to date.
 
@@ -85,20 +95,25 @@ class Records:
 
     def __init__(self, url: str) -> None:
         self.url = masked(url)
-        parsed = self._parse(url)
-        self._engine = self._create_engine(parsed)
-        unusable: type[MicrosflError] = StoreNotWritable if _is_sqlite(parsed) else StoreUnavailable
+        self.figures = Figures()
+        parsed = parse(url)
+        self._engine = engine_for(parsed, self.url)
+        unusable: type[MicrosflError] = StoreNotWritable if is_sqlite(parsed) else StoreUnavailable
         try:
             self._open()
         except DBAPIError as error:
             self._engine.dispose()
-            raise unusable(f"The database {self.url} cannot be opened and written: {_reason(error)}.") from None
+            raise unusable(f"The database {self.url} cannot be opened and written: {reason_of(error)}.") from None
         except MicrosflError:
             self._engine.dispose()
             raise
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def count_retry(self) -> None:
+        """For whoever writes something again."""
+        self.figures.retries += 1
 
     def participants(self) -> list[Participant]:
         """All, by id."""
@@ -185,12 +200,15 @@ class Records:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
+        self.figures.transactions += 1
         try:
             with self._engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
-            raise StoreUnavailable(f"The database {self.url} refused: {_reason(error)}.") from error
+            self.figures.errors += 1
+            raise StoreUnavailable(f"The database {self.url} refused: {reason_of(error)}.") from error
         except PoolTimeout as error:
+            self.figures.errors += 1
             raise StoreUnavailable(f"The database {self.url} did not answer in time.") from error
 
     def _open(self) -> None:
@@ -199,29 +217,44 @@ class Records:
             # Changes nothing, but needs the right to write, which is better missed now than in the middle of a run.
             connection.execute(tables.runs.delete().where(false()))
 
-    def _parse(self, url: str) -> URL:
-        try:
-            parsed = make_url(url)
-        except (ArgumentError, ValueError):
-            raise InvalidSetting(
-                f"'{self.url}' is not a database URL; write it like sqlite:///microsfl.db or "
-                "postgresql://user:password@host/database."
-            ) from None
-        return parsed.set(drivername=DRIVER) if parsed.drivername == "postgresql" else parsed
 
-    def _create_engine(self, url: URL) -> Engine:
-        try:
-            engine = create_engine(url, **_engine_options(url))
-        except ImportError as error:
-            how = " It comes with: pip install 'microsfl[postgres]'." if url.drivername == DRIVER else ""
-            raise InvalidSetting(
-                f"The database URL '{self.url}' needs the Python package '{error.name}', which is not installed.{how}"
-            ) from None
-        except (ArgumentError, TypeError, ValueError) as error:
-            raise InvalidSetting(f"The database URL '{self.url}' cannot be used: {error}.") from None
-        if _is_sqlite(url):
-            event.listen(engine, "connect", _prepare_sqlite)
-        return engine
+def parse(url: str) -> URL:
+    """The parts of a database's URL.
+
+    Raises:
+        InvalidSetting: when it is none.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise InvalidSetting(
+            f"'{masked(url)}' is not a database URL; write it like sqlite:///microsfl.db or "
+            "postgresql://user:password@host/database."
+        ) from None
+    return parsed.set(drivername=DRIVER) if parsed.drivername == "postgresql" else parsed
+
+
+def engine_for(url: URL, name: str) -> Engine:
+    """The connections to a database; none is opened yet.
+
+    Args:
+        name: the database, for messages.
+
+    Raises:
+        InvalidSetting: when its driver is not installed, or the URL has what the driver does not take.
+    """
+    try:
+        engine = create_engine(url, **_engine_options(url))
+    except ImportError as error:
+        how = " It comes with: pip install 'microsfl[postgres]'." if url.drivername == DRIVER else ""
+        raise InvalidSetting(
+            f"The database URL '{name}' needs the Python package '{error.name}', which is not installed.{how}"
+        ) from None
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise InvalidSetting(f"The database URL '{name}' cannot be used: {error}.") from None
+    if is_sqlite(url):
+        event.listen(engine, "connect", _prepare_sqlite)
+    return engine
 
 
 def masked(url: str) -> str:
@@ -230,13 +263,13 @@ def masked(url: str) -> str:
     return re.sub(r"(?i)((?:password|passwd|pwd)=)[^&]*", r"\1***", url)
 
 
-def _reason(error: DBAPIError) -> str:
+def reason_of(error: DBAPIError) -> str:
     """The driver's first line: libpq goes on with hints."""
     lines = str(error.orig).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error.orig).__name__
 
 
-def _is_sqlite(url: URL) -> bool:
+def is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
@@ -244,7 +277,7 @@ def _engine_options(url: URL) -> dict[str, Any]:
     if url.drivername == DRIVER:
         # The ping before each use replaces connections that ended with their server.
         return {"pool_pre_ping": True, "connect_args": {**PATIENCE, **url.query}}
-    if not _is_sqlite(url):
+    if not is_sqlite(url):
         return {"pool_pre_ping": True}
     if url.database in (None, "", ":memory:"):
         # A database in memory lives and dies with its connection: one, which the threads hand to each other.

@@ -31,7 +31,7 @@ def bring_up_to_date(engine: Engine, name: str) -> None:
             changed then.
     """
     with _alone(engine) as connection:
-        found = _version(connection)
+        found = version_of(connection)
         if found == HEAD:
             return
         if found is not None and found not in KNOWN:
@@ -61,7 +61,8 @@ def _alone(engine: Engine) -> Iterator[Connection]:
         connection.execute(text("COMMIT"))
 
 
-def _version(connection: Connection) -> str | None:
+def version_of(connection: Connection) -> str | None:
+    """The version that the database has; None: it has no tables of this program's, or ones from before versions."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     return connection.execute(select(column("version_num")).select_from(table(VERSION_TABLE))).scalar()

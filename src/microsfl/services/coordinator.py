@@ -41,10 +41,12 @@ from .api import (
     task_json,
 )
 from .at_hand import RESPONSES, AtHand, InPath, at_hand, director_of
+from .coordinator_points import points
 from .data_plane import DataPlane
 from .director import Director
 from .insist import PATIENCE_S, insist
 from .json_body import JsonRoute, QuickRoute, Shortcut, on_invalid_request
+from .meter import Meter, Requests, metrics_route
 from .origin import SameOrigin
 from .overview import View
 from .reports import Report, event_of
@@ -74,8 +76,8 @@ def create_app(
     Raises:
         StoreCorrupt, StoreUnavailable: when the records cannot be read.
     """
-    data_plane = data_plane or DataPlane()
-    director = Director(records, clock, data_plane, patience_s)
+    plane = data_plane or DataPlane()
+    director = Director(records, clock, plane, patience_s)
 
     handlers: dict[Any, Any] = {**http.exception_handlers, RequestValidationError: on_invalid_request}
 
@@ -87,7 +89,9 @@ def create_app(
         yield
         await director.close()
 
+    requests = Requests(lambda: app.routes)
     app = FastAPI(
+        routes=[metrics_route(lambda: (*points(director, records, plane), *requests.points()))],
         title="microsfl coordinator",
         version=__version__,
         description="Participants, runs, rounds and metrics of split federated learning. No tensor comes here.",
@@ -96,9 +100,10 @@ def create_app(
         exception_handlers=handlers,
     )
     app.state.director = director
-    app.state.at_hand = AtHand(director, data_plane, View(director, clock()), resolver or Resolver())
+    app.state.at_hand = AtHand(director, plane, View(director, clock()), resolver or Resolver())
     app.add_middleware(Shortcut, routes=quick.routes, handlers=handlers)
     app.add_middleware(SameOrigin)
+    app.add_middleware(Meter, requests=requests)  # around all of them
     app.include_router(quick)
     app.include_router(router)
     app.include_router(for_people.router)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
@@ -19,6 +20,7 @@ from ..errors import InputError, MicrosflError, StoreCorrupt, Unreachable, from_
 from ..process import event
 from ..records import Row
 from ..spec import RunSpec
+from ..telemetry.histogram import REDUCE_BOUNDS, Histogram
 from ..wire.timing import HEADER, Timing, read_timing
 from .shown import CommitJson
 from .spent import spent_there
@@ -111,6 +113,9 @@ class DataPlane:
         self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=8)
         self._contributions: LRUCache[str, int] = LRUCache(RUNS_REMEMBERED)  # in the last round of each run
         self._helping: set[asyncio.Task[None]] = set()
+        # By path, for the metrics: seconds of calls that were answered, and tries after the first one.
+        self.seconds: dict[str, Histogram] = {}
+        self.retries: Counter[str] = Counter()
 
     async def prepare(self, servers: Servers, spec: RunSpec) -> Prepared:
         """Have the run's specification and its version 0 written, unless they are there already."""
@@ -167,14 +172,19 @@ class DataPlane:
     ) -> Answer:
         """Ask one server after another, with POST, or with GET where there is no message."""
         budget_s = self.budget_s if within_s is None else within_s
-        deadline = time.monotonic() + budget_s
+        began = time.monotonic()
+        deadline = began + budget_s
         first, attempt = random.randrange(1 << 16) if first is None else first, 0
         while True:
             urls = servers()
             try:
                 if not urls:
                     raise _TryAgain("none is registered")
-                return await asyncio.to_thread(self._ask, urls[(first + attempt) % len(urls)] + path, message, answer)
+                url = urls[(first + attempt) % len(urls)] + path
+                found = await asyncio.to_thread(self._ask, url, message, answer)
+                if message is not None:
+                    self.seconds.setdefault(path, Histogram(REDUCE_BOUNDS)).observe(time.monotonic() - began)
+                return found
             except _TryAgain as error:
                 pause_s = _pause_s(attempt, len(urls))
                 if time.monotonic() + pause_s > deadline:
@@ -182,6 +192,8 @@ class DataPlane:
                 event("data plane call failed", path=path, attempt=attempt, error=str(error))
             await asyncio.sleep(pause_s)
             attempt += 1
+            if message is not None:
+                self.retries[path] += 1
 
     def _ask(self, url: str, message: dict[str, Any] | None, answer: type[Answer]) -> Answer:
         try:

@@ -113,7 +113,7 @@ class Director:
             state = await prepare(self._data_plane, self.roster, spec)
             now = self._clock()
             run = Run(spec, now, state, now)
-            await insist(partial(self._add, run), self._patience_s)
+            await insist(partial(self._add, run), self._patience_s, self._records.count_retry)
             self._runs[run.name] = run
         self._tell(run, ())
         log_event("run created", run=run.name, round=state.round, begins=state.begins)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from cachetools import LRUCache
 from torch import nn
@@ -20,9 +20,12 @@ from ..store.verbs import Store
 from ..sync import keys
 from ..sync.client_side import AverageRule, ClientSync
 from ..sync.runs import create_run, load_run
+from ..telemetry.exposition import Point
 from ..wire.messages import Stored, Update
 from ..zoo.parts import build_parts, client_side, load_front
+from .reduces import Reduces
 from .replica import Json, Replica, number_field, serve_replica, text_field
+from .replica_points import sync_points
 from .stopwatch import Stopwatch
 
 ROLE = "fed-server"
@@ -36,7 +39,8 @@ class FedServer:
         self.settings = settings
         self.store = Timed(store)
         self.runs: LRUCache[str, ClientSync] = LRUCache(RUNS_KEPT)
-        self.counts = {"updates": 0, "downloads": 0, "commits": 0}
+        self.counts = {"updates": 0, "downloads": 0}
+        self.reduces = Reduces()
 
     def prepare(self, call: Json) -> Json:
         """Create the run in the client area, with version 0."""
@@ -64,8 +68,8 @@ class FedServer:
         clients = [check_id(client, "client") for client in clients]
         last = None if call.get("last") is None else text_field(call, "last", "client")
         sync = self._run(text_field(call, "run"))
+        self.reduces.begin()
         commit = sync.aggregate(number_field(call, "round"), clients, last)
-        self.counts["commits"] += 1
         return {"version": commit.version, "clients": len(commit.contributions)}
 
     def update(self, run: str, round_: int, client: str) -> bytes:
@@ -88,7 +92,13 @@ class FedServer:
 
     def info(self) -> Json:
         """Figures of this process since it started."""
-        return dict(self.counts)
+        return {**self.counts, "commits": self.reduces.count}
+
+    def points(self, stopwatch: Stopwatch) -> Iterator[Point]:
+        """Its metrics besides those of every replica."""
+        yield "microsfl_updates_total", {}, self.counts["updates"]
+        yield "microsfl_downloads_total", {}, self.counts["downloads"]
+        yield from sync_points("client", stopwatch, self.reduces)
 
     def _run(self, name: str) -> ClientSync:
         known = self.runs.get(name)
@@ -103,7 +113,9 @@ class FedServer:
             load_front(spec, parts.front, self.settings.front_weights)
         held = client_side(spec, parts)
         initial = exchanged(held, front_is_frozen=frozen)
-        return ClientSync(self.store, spec.run.name, initial, rule_of(spec, held))
+        sync = ClientSync(self.store, spec.run.name, initial, rule_of(spec, held))
+        sync.chain.on_commit = self.reduces.made(spec.run.name)
+        return sync
 
 
 def rule_of(spec: RunSpec, parts: Mapping[str, nn.Module]) -> AverageRule:
@@ -127,6 +139,7 @@ def rule_of(spec: RunSpec, parts: Mapping[str, nn.Module]) -> AverageRule:
 def create_replica(settings: FedServerSettings, store: Store) -> Replica:
     """The fed server's table of functions."""
     server = FedServer(settings, store)
+    stopwatch = Stopwatch(server.store, server.counts)
     return Replica(
         role=ROLE,
         messages={"/v1/updates": (Update, server.upload)},
@@ -136,7 +149,8 @@ def create_replica(settings: FedServerSettings, store: Store) -> Replica:
         update=server.update,
         handed_on=server.handed_on,
         info=server.info,
-        stopwatch=Stopwatch(server.store, server.counts),
+        stopwatch=stopwatch,
+        points=lambda: server.points(stopwatch),
     )
 
 

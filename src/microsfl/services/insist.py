@@ -18,8 +18,12 @@ LONGEST_PAUSE_S = 3.0
 Result = TypeVar("Result")
 
 
-async def insist(work: Callable[[], Result], patience_s: float = PATIENCE_S) -> Result:
+async def insist(
+    work: Callable[[], Result], patience_s: float = PATIENCE_S, again: Callable[[], None] = lambda: None
+) -> Result:
     """What `work`, which blocks, returns; it is tried again, in growing pauses, until `patience_s` are over.
+
+    `again` is told of each try after the first.
 
     Whoever insists must mean something that may be done twice: an answer can be lost after the deed.
 
@@ -38,4 +42,5 @@ async def insist(work: Callable[[], Result], patience_s: float = PATIENCE_S) -> 
                 "database away", logging.WARNING, waited_s=round(waited_s, 1), patience_s=patience_s, error=str(error)
             )
         await asyncio.sleep(pause_s)
+        again()
         pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)

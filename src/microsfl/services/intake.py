@@ -112,7 +112,7 @@ class Intake:
         steps = Steps(run.draft())
         changed = [self._add(steps, one) for one in news]
         if steps.made:
-            await insist(partial(steps.save, self._records), self._patience_s)
+            await insist(partial(steps.save, self._records), self._patience_s, self._records.count_retry)
             for step in steps.made:
                 take(run, step)
             self._then(run, steps.commands)

@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,20 +15,27 @@ from typing import Any, TypeVar
 
 import urllib3
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Lifespan
 
 from .. import __version__
 from ..config import MB, ReplicaSettings
-from ..errors import InputError
+from ..errors import InputError, MicrosflError
 from ..process import event
 from ..spec import check_id
+from ..telemetry import traces
+from ..telemetry.exposition import Point
 from ..wire.messages import Message
 from ..wire.tensors import Buffer
 from ..wire.timing import HEADER, Timing
 from .http import exception_handlers, listen, read_body, read_json, serve
+from .meter import Meter, Requests, metrics_route
+from .replica_points import points
 from .stopwatch import Stopwatch
+from .tracing import Tracing
 
 BINARY = "application/octet-stream"
 HEARTBEAT_S = 2.0
@@ -47,7 +54,8 @@ class Replica:
     weights: (run, version or None for the newest) -> (version, weights file). status: run -> newest version and open
     round. update, handed_on: (run, round, client) -> what the client uploaded, without weights or the weights alone.
     commits: (run, version) -> the commits that follow on it; it may be called from any thread.
-    info: figures for the coordinator. stopwatch: measures what goes through `answer` and `call`.
+    info: figures for the coordinator. stopwatch: measures what goes through `answer` and `call`. points: the metrics
+    that it has besides those of every replica. tracing: where units are followed.
     """
 
     role: str
@@ -61,6 +69,8 @@ class Replica:
     handed_on: Callable[[str, int, str], bytes] = lambda *_: b""
     commits: Callable[[str, int], Json] | None = None
     close: Callable[[], None] = lambda: None
+    points: Callable[[], Iterable[Point]] = tuple
+    tracing: Tracing | None = None
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -70,16 +80,29 @@ class Replica:
         """`call` on the compute thread."""
         return await self.run(self.call, self.stopwatch.clock(), function, *arguments)
 
-    def answer(self, path: str, body: Buffer, since: float | None = None) -> tuple[bytes, Timing]:
-        """The answer to one message, bytes in, bytes out, and what it took; see `Stopwatch.begin`."""
+    def answer(
+        self, path: str, body: Buffer, since: float | None = None, parent: str | None = None
+    ) -> tuple[bytes, Timing]:
+        """The answer to one message, bytes in, bytes out, and what it took; see `Stopwatch.begin`.
+
+        parent: the request's header that names the span which asks.
+        """
         kind, function = self.messages[path]
         measured = self.stopwatch.begin(since)
         message = kind.unpack(body)
         measured.decoded()
-        answer = function(message)
+        try:
+            answer = function(message)
+        except MicrosflError as error:
+            if self.tracing is not None:
+                self.tracing.refused(message, path, parent, measured, error)
+            raise
         measured.computed()
         content = answer.pack()
-        return content, measured.encoded()
+        timing = measured.encoded()
+        if self.tracing is not None:
+            self.tracing.served(message, path, parent, timing)
+        return content, timing
 
     def call(self, since: float | None, function: Callable[..., Result], *arguments: Any) -> tuple[Result, Timing]:
         """What one of the other functions gives, and what it took."""
@@ -104,7 +127,8 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
                 waited_s = replica.stopwatch.clock() - asked
                 body = await read_body(request, max_body_bytes)
                 since = replica.stopwatch.clock() - waited_s  # while the body came, it was still on the wire
-                return _binary(*await replica.run(replica.answer, path, body, since))
+                parent = None if replica.tracing is None else request.headers.get(traces.HEADER)
+                return _binary(*await replica.run(replica.answer, path, body, since, parent))
 
         return Route(path, endpoint, methods=["POST"])
 
@@ -128,15 +152,10 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
     async def status(request: Request) -> Response:
         return JSONResponse(await replica.run(replica.status, check_id(request.path_params["run"], "run")))
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        replica.compute.shutdown(wait=True)
-        replica.close()
-
     routes = [
         *(message_route(path) for path in replica.messages),
         *(call_route(path, function) for path, function in replica.calls.items()),
+        metrics_route(lambda: (*points(replica.role, replica.stopwatch), *requests.points(), *replica.points())),
         Route("/v1/health", health),
         Route("/v1/runs/{run}", status),
         Route("/v1/runs/{run}/versions/{version}/weights", weights),
@@ -149,7 +168,21 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
         ]
     if replica.commits is not None:
         routes.append(_commits_route(replica.commits))
-    return Starlette(routes=routes, exception_handlers=exception_handlers, lifespan=lifespan)
+    requests = Requests(lambda: routes)
+    meter = Middleware(Meter, requests=requests)
+    return Starlette(
+        routes=routes, middleware=[meter], exception_handlers=exception_handlers, lifespan=_lifespan(replica)
+    )
+
+
+def _lifespan(replica: Replica) -> Lifespan[Starlette]:
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        replica.compute.shutdown(wait=True)
+        replica.close()
+
+    return lifespan
 
 
 def _update_route(replica: Replica, path: str, function: Callable[[str, int, str], bytes]) -> Route:

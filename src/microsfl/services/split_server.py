@@ -31,11 +31,16 @@ from ..sync.body import BodySync, StateKey, SyncRule
 from ..sync.copies import BodyCopies
 from ..sync.history import commits_after
 from ..sync.runs import create_run, load_run
+from ..telemetry.opening import open_traces
+from ..telemetry.traces import Traces
 from ..wire.messages import Activations, Backward, Forward, Gradients, Outputs, Predict, Step, Tensors, UnitMessage
 from ..zoo.parts import build_parts
+from .reduces import Reduces
 from .replica import Json, Replica, number_field, serve_replica, text_field
 from .split_caches import Graphs, Held, Versions, WriteBehind
+from .split_points import points
 from .stopwatch import Stopwatch
+from .tracing import Tracing, part
 
 ROLE = "split-server"
 RUNS_KEPT = 16
@@ -54,7 +59,7 @@ class Run:
 class SplitServer:
     """Every request of the data plane as a function. Not thread-safe: one compute thread calls it."""
 
-    def __init__(self, settings: SplitServerSettings, store: Store) -> None:
+    def __init__(self, settings: SplitServerSettings, store: Store, traces: Traces | None = None) -> None:
         self.settings = settings
         self.store = Timed(store)  # where this thread waits for it; the write-behind has a thread of its own
         self.device = choose_device(settings.device)
@@ -62,7 +67,9 @@ class SplitServer:
         self.graphs = Graphs(settings.graph_cache_mb * MB)
         self.versions = Versions(settings.weights_cache_mb * MB, self.graphs.drop)
         self.writer = WriteBehind(store, int(settings.write_behind_mb * MB))
-        self.counts = {"units": 0, "graph_hits": 0, "recomputed": 0, "commits": 0}
+        self.counts = {"units": 0, "graph_hits": 0, "recomputed": 0, "computed_again": 0, "contributions": 0}
+        self.reduces = Reduces(traces)
+        self.tracing = None if traces is None else Tracing(traces)
 
     def prepare(self, call: Json) -> Json:
         """Create the run in the body area, with version 0."""
@@ -80,7 +87,7 @@ class SplitServer:
         """Activations to outputs; keeps the graph and hands the activations to the store."""
         run = self._run(request.run)
         run.sync.chain.check_round(request.round)
-        version = run.sync.version_for(request.key, request.version, request.at_least)
+        version = self._version_for(run, request)
         state, forward = self._forward(run, request, version, request.activations, request.needs_grad)
         self._hold(run, request, version, state, forward)
         left = Activations(**_unit(request), needs_grad=request.needs_grad, activations=request.activations)
@@ -100,6 +107,7 @@ class SplitServer:
         else:
             self.counts["recomputed"] += 1
             forward = self._again(run, request)
+            self.counts["computed_again"] += 1
         gradients = core.body_backward(forward, arrived)
         answer = self._contribute(run, request, request.version, forward, gradients)
         self.writer.forget(request.key)
@@ -109,7 +117,7 @@ class SplitServer:
         """Vanilla cut: forward, loss, backward and contribution in one."""
         run = self._run(request.run)
         run.sync.chain.check_round(request.round)
-        version = run.sync.version_for(request.key, request.version, request.at_least)
+        version = self._version_for(run, request)
         if request.labels.keys() != {"0"}:
             raise TensorMismatch("A Step needs labels '0'.")
         _, forward = self._forward(run, request, version, request.activations, request.needs_grad)
@@ -129,9 +137,8 @@ class SplitServer:
     def reduce(self, call: Json) -> Json:
         """Close a round: commit what waits in it, of which other replicas may add up parts."""
         run = self._run(text_field(call, "run"))
-        before = run.sync.chain.head().version
+        self.reduces.begin()
         commit = run.sync.close(number_field(call, "round"), _part({"parts": 1, **call, "part": 0})[1])
-        self.counts["commits"] += commit.version > before
         return {
             "version": commit.version,
             "round": commit.round,
@@ -160,9 +167,16 @@ class SplitServer:
         """Figures of this process since it started."""
         return {
             **self.counts,
+            "commits": self.reduces.count,
             "graph_cache_bytes": int(self.graphs.currsize),
             "weights_cache_bytes": int(self.versions.currsize),
         }
+
+    def close(self) -> None:
+        """Hand over what waits for the store and for whoever follows units."""
+        self.writer.close()
+        if self.tracing is not None:
+            self.tracing.traces.close()
 
     def _run(self, name: str) -> Run:
         known = self.runs.get(name)
@@ -177,7 +191,13 @@ class SplitServer:
         if any(True for _ in body.parameters()):  # wrong options are told now, not at the first commit
             make_optimizer(optimizer.name, body.parameters(), optimizer.options)
         kind = BodyCopies if spec.strategy.traits.body == "copies" else BodySync
-        return Run(spec, kind(self.store, spec.run.name, body, rule, self.versions), LRUCache(SHAPES_KEPT))
+        sync = kind(self.store, spec.run.name, body, rule, self.versions)
+        sync.chain.on_commit = self.reduces.made(spec.run.name)
+        return Run(spec, sync, LRUCache(SHAPES_KEPT))
+
+    def _version_for(self, run: Run, request: Forward | Step) -> int:
+        self.reduces.begin()  # with turns, what waits is committed first
+        return run.sync.version_for(request.key, request.version, request.at_least)
 
     def _forward(
         self, run: Run, unit: UnitMessage, version: int, activations: Tensors, needs_grad: Sequence[str]
@@ -222,17 +242,18 @@ class SplitServer:
         self, run: Run, unit: UnitMessage, version: int, forward: core.Forward, gradients: core.Gradients
     ) -> Gradients:
         samples = next(iter(forward.inputs.values())).shape[0]
-        before = run.sync.chain.known().version
-        run.sync.contribute(unit, version, samples, gradients, forward.buffers)
+        with part(self.tracing, "contribution"):
+            self.counts["contributions"] += run.sync.contribute(unit, version, samples, gradients, forward.buffers)
+        self.reduces.begin()
         run.sync.commit_if_due(unit.key, unit.batches)
         newest = run.sync.chain.known().version
-        self.counts["commits"] += newest > before
         return Gradients(version=version, newest=newest, gradients=_compressed_gradient(run, unit, gradients.inputs))
 
 
-def create_replica(settings: SplitServerSettings, store: Store) -> Replica:
+def create_replica(settings: SplitServerSettings, store: Store, traces: Traces | None = None) -> Replica:
     """The split server's table of functions."""
-    server = SplitServer(settings, store)
+    server = SplitServer(settings, store, traces)
+    stopwatch = Stopwatch(server.store, server.counts)
     return Replica(
         role=ROLE,
         messages={
@@ -246,8 +267,10 @@ def create_replica(settings: SplitServerSettings, store: Store) -> Replica:
         status=server.status,
         info=server.info,
         commits=lambda run, after: commits_after(store, run, keys.BODY, after),
-        stopwatch=Stopwatch(server.store, server.counts),
-        close=server.writer.close,
+        stopwatch=stopwatch,
+        close=server.close,
+        points=lambda: points(server, stopwatch),
+        tracing=server.tracing,
     )
 
 
@@ -256,9 +279,10 @@ def main(settings: SplitServerSettings) -> None:
     start_logging(ROLE, settings.log_level)
     use_threads(settings.threads)
     warm_up()
+    traces = open_traces(settings.otel_endpoint, settings.otel_ratio, ROLE, settings.id)
     store = open_store(settings.store_url)
     store.probe()
-    replica = create_replica(settings, store)
+    replica = create_replica(settings, store, traces)
     replica.compute.submit(use_threads, settings.threads)
     serve_replica(replica, settings)
 

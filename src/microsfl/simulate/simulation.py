@@ -25,6 +25,7 @@ from ..launch.model_files import model_files
 from ..launch.preflight import resolve
 from ..launch.rehearsal import rehearse
 from ..launch.results import Results
+from ..launch.summary import settled_by
 from ..services.adoption import fresh
 from ..services.api import MetricsRow, round_json, task_json
 from ..services.data_plane import AggregateAnswer, ReduceAnswer, aggregated_row, reduced_row
@@ -89,7 +90,7 @@ def simulate(
         metrics=simulation.metrics(),
         profile=simulation.profile(),
         model=model_files(*federation.weights(), rehearsal.parts),
-        commits=simulation.sweeper.commits,
+        settled=settled_by(simulation.sweeper.commits),
         class_counts=rehearsal.class_counts,
         seconds=time.perf_counter() - began,
     )

@@ -20,7 +20,8 @@ from . import s3
 from .backends import Backend, Obstore
 from .folder import Folder, make_folder
 from .options import FolderOptions, S3Options, shown
-from .retry import NO_RETRY, Retry
+from .retry import NO_RETRY, Failure, Retry
+from .tally import Tally
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class ObjectStore:
         self.backend = backend
         self.url = url
         self.retry = retry
+        self.tally = Tally()
 
     @property
     def readers(self) -> int:
@@ -125,20 +127,27 @@ class ObjectStore:
             StoreUnavailable.
         """
         _check(key)
-        began, tries = time.monotonic(), 0
-        while True:
-            tries += 1
-            try:
-                return call(key, *arguments)
-            except (BaseError, OSError) as error:
-                if not writes and self.backend.is_missing(error):
-                    raise FileNotFoundError(key) from None
-                failed, spent_s = self.backend.failure(error), time.monotonic() - began
-                pause_s = self.retry.pause_s(tries, spent_s) if failed.passes else None
-                if pause_s is None:
-                    after = f" (after {tries} tries in {spent_s:.1f} s)" if tries > 1 else ""
-                    raise StoreUnavailable(f"Cannot {verb} '{key}' in {self.url}: {failed.reason}{after}") from error
-            time.sleep(pause_s)
+        began, tries, is_lost = time.monotonic(), 0, False
+        try:
+            while True:
+                tries += 1
+                try:
+                    return call(key, *arguments)
+                except (BaseError, OSError) as error:
+                    if not writes and self.backend.is_missing(error):
+                        raise FileNotFoundError(key) from None
+                    failed, spent_s = self.backend.failure(error), time.monotonic() - began
+                    pause_s = self.retry.pause_s(tries, spent_s) if failed.passes else None
+                    if pause_s is None:
+                        is_lost = True
+                        raise StoreUnavailable(self._complaint(verb, key, failed, tries, spent_s)) from error
+                time.sleep(pause_s)
+        finally:
+            self.tally.add(verb, time.monotonic() - began, tries, is_lost)
+
+    def _complaint(self, verb: str, key: str, failed: Failure, tries: int, spent_s: float) -> str:
+        after = f" (after {tries} tries in {spent_s:.1f} s)" if tries > 1 else ""
+        return f"Cannot {verb} '{key}' in {self.url}: {failed.reason}{after}"
 
 
 def open_store(url: str, environment: Mapping[str, str] | None = None) -> ObjectStore:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import TypeVar
 
+from .tally import Tally
 from .verbs import Store
 
 T = TypeVar("T")
@@ -25,6 +26,10 @@ class Timed:
     @property
     def readers(self) -> int:
         return self.store.readers
+
+    @property
+    def tally(self) -> Tally:
+        return self.store.tally
 
     def put(self, key: str, value: bytes) -> None:
         self._timed(self.store.put, key, value)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from .tally import Tally
+
 
 class Put(Protocol):
     def put(self, key: str, value: bytes) -> None:
@@ -59,7 +61,11 @@ class Delete(Protocol):
 
 
 class Store(Put, Create, Get, ReadInto, Exists, Size, List, Delete, Protocol):
-    """All verbs. readers: reads at a time that are worth it; more than 1 where to read is to wait."""
+    """All verbs. readers: reads at a time that are worth it; more than 1 where to read is to wait. tally: what was done
+    with it by this process."""
 
     @property
     def readers(self) -> int: ...
+
+    @property
+    def tally(self) -> Tally: ...

@@ -7,7 +7,7 @@ that it names was written before. So whoever reads it finds all of it, and whoev
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Protocol
 
 import pydantic
@@ -86,12 +86,16 @@ class Commit(Record):
 
 
 class Chain:
-    """The commits of one area of one run. Keeps what it has read: soft state that any other process can rebuild."""
+    """The commits of one area of one run. Keeps what it has read: soft state that any other process can rebuild.
+
+    on_commit: told of each commit that `create` made current.
+    """
 
     def __init__(self, store: CommitStore, run: str, area: str) -> None:
         self.store = store
         self.run = run
         self.area = area
+        self.on_commit: Callable[[Commit], None] = lambda _: None
         self._head: Commit | None = None
         self._settled: dict[int, tuple[int, set[tuple[str, int]]]] = {}
 
@@ -147,6 +151,8 @@ class Chain:
         won = self.store.create(keys.commit(self.run, self.area, commit.version), commit.to_bytes())
         if won and (self._head is None or self._head.version < commit.version):
             self._head = commit
+        if won:
+            self.on_commit(commit)
         return won
 
     def write(self, number: int, kind: str, content: bytes) -> File:

@@ -1,0 +1,96 @@
+"""The commands that look at runs: runs, status and logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .completing import complete_role, complete_run
+from .group import cli
+
+AT = click.option(
+    "--coordinator",
+    metavar="URL",
+    envvar="MICROSFL_COORDINATOR",
+    show_envvar=True,
+    help="Coordinator to ask; default: http://localhost:8000, where there may be none.",
+)
+FOLDERS = click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="runs",
+    show_default=True,
+    metavar="DIR",
+    help="Where the run folders are.",
+)
+RUN = click.argument("run", metavar="RUN", shell_complete=complete_run)
+
+
+@cli.command()
+@AT
+@FOLDERS
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+def runs(coordinator: str | None, folder: Path, as_json: bool) -> None:
+    """List runs: those of a coordinator and those in run folders.
+
+    With state, rounds, accuracy and age, newest first. A coordinator that is named and does not answer is an error.
+    """
+    from ..watch.find import Asked
+    from ..watch.runs import list_runs
+
+    list_runs(Asked(coordinator, folder), as_json=as_json)
+
+
+@cli.command()
+@RUN
+@AT
+@FOLDERS
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run ends; exits with 1 when it did not finish.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --follow a line for each change.")
+def status(run: str, coordinator: str | None, folder: Path, follow: bool, as_json: bool) -> int:
+    """Show one run: rounds, accuracies, and who is doing what.
+
+    RUN is a run folder, or the name of one in --folder; or the name of a run at the coordinator, or else of one in the
+    run folders, of which the newest is shown.
+    """
+    from ..watch.find import Asked
+    from ..watch.status import show_status
+
+    return show_status(run, Asked(coordinator, folder), follows=follow, as_json=as_json)
+
+
+@cli.command()
+@RUN
+@click.argument("role", metavar="[ROLE]", required=False, shell_complete=complete_role)
+@AT
+@FOLDERS
+@click.option("--follow", "-f", is_flag=True, help="Go on until every process has ended.")
+@click.option(
+    "--level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="debug",
+    show_default=True,
+    help="Least severe line. What is no log line, as a traceback, is always shown.",
+)
+@click.option("--last", "-n", type=click.IntRange(min=0), metavar="N", help="Only the last N lines; default: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, with the name of the process.")
+def logs(
+    run: str,
+    role: str | None,
+    coordinator: str | None,
+    folder: Path,
+    follow: bool,
+    level: str,
+    last: int | None,
+    as_json: bool,
+) -> None:
+    """Show what the processes of a run have logged, merged by time.
+
+    RUN is a run folder, that of `microsfl up`, or the name of a run in one of them. ROLE is a role or the name of one
+    process, as in split-server or split-server-1. Times are UTC.
+    """
+    from ..watch.find import Asked
+    from ..watch.logs import Wanted, show_logs
+
+    show_logs(run, Asked(coordinator, folder), Wanted(role, level, last, follow, as_json))

@@ -1,0 +1,67 @@
+"""A look at a database by somebody who is not its coordinator: nothing is made, migrated or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import Connection, create_engine, select
+from sqlalchemy.exc import DBAPIError
+
+from ..errors import StoreUnavailable
+from . import tables
+from .database import Row, RunRecord, engine_for, is_sqlite, masked, parse, reason_of
+from .schema import HEAD, KNOWN, version_of
+
+
+@dataclass(frozen=True)
+class Glance:
+    """version: of the schema, None where there are no tables of microsfl's. runs: those of a database of the newest
+    version, oldest first, each with its rounds; of any other they are not read."""
+
+    version: str | None
+    runs: list[tuple[RunRecord, list[Row]]]
+
+    @property
+    def is_newest(self) -> bool:
+        return self.version == HEAD
+
+    @property
+    def is_known(self) -> bool:
+        """A coordinator of this version can use it, or bring it up to date."""
+        return self.version is None or self.version in KNOWN
+
+
+def glance(url: str) -> Glance | None:
+    """What the database behind the URL has; None when it is a file that is not there.
+
+    Raises:
+        InvalidSetting: when the URL is none, or its driver is not installed.
+        StoreUnavailable: when the database cannot be read.
+    """
+    parsed, name = parse(url), masked(url)
+    if is_sqlite(parsed):
+        if parsed.database in (None, "", ":memory:") or not Path(str(parsed.database)).is_file():
+            return None
+        # Opened by name alone, SQLite would make the file if it went away meanwhile; and a coordinator's own way to
+        # open it would change its journal mode.
+        file = f"file:{quote(str(Path(str(parsed.database)).absolute()))}"
+        engine = create_engine(parsed.set(database=file).update_query_dict({"mode": "rw", "uri": "true"}))
+    else:
+        engine = engine_for(parsed, name)
+    try:
+        with engine.connect() as connection:
+            version = version_of(connection)
+            return Glance(version, _runs(connection) if version == HEAD else [])
+    except DBAPIError as error:
+        raise StoreUnavailable(f"The database {name} cannot be read: {reason_of(error)}.") from None
+    finally:
+        engine.dispose()
+
+
+def _runs(connection: Connection) -> list[tuple[RunRecord, list[Row]]]:
+    order = (tables.runs.c.created_at, tables.runs.c.name)
+    records = [RunRecord(**row) for row in connection.execute(select(tables.runs).order_by(*order)).mappings()]
+    rows = connection.execute(select(tables.rounds).order_by(tables.rounds.c.round)).mappings().all()
+    return [(one, [dict(row) for row in rows if row["run"] == one.name]) for one in records]

@@ -1,0 +1,30 @@
+"""A run from its row in the database, with the names that the coordinator's JSON has for it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .database import Row, RunRecord
+
+HISTORY = ("round", "accuracy", "accuracy_mean", "loss", "train_loss", "samples", "seconds", "samples_per_s")
+
+
+def run_of(record: RunRecord, rounds: list[Row]) -> dict[str, Any]:
+    """The run as it was left. What each client had to do is not told: nobody is there to do it."""
+    state = json.loads(record.state)
+    return {
+        "name": record.name,
+        "state": state["status"],
+        "phase": state.get("phase"),
+        "round": state.get("round", 0),
+        "rounds": state["rounds"],
+        "reason": state.get("reason"),
+        "revision": record.revision,
+        "clients": list(state.get("clients", ())),
+        "progress": {},
+        "away": list(state.get("away", ())),
+        "spec": json.loads(record.spec),
+        "history": [{name: row[name] for name in HISTORY} for row in rounds if row["ended_at"]],
+        "created_at": record.created_at,
+    }
