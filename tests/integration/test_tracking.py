@@ -119,6 +119,7 @@ def test_a_run_that_fails_is_failed_there_too(tmp_path: Path) -> None:
     assert events.Tensors("state")[-1].tensor_proto.string_val == [b"failed"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_and_resumed_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def interrupting(_: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
