@@ -76,7 +76,7 @@ class Processes:
         terminate(self.children)
 
     def close(self) -> None:
-        """End all. Whoever is interrupted while waiting for it kills what is left: impatience leaves no process behind."""
+        """End all. Whoever is interrupted while waiting for that kills what is left, and leaves no process behind."""
         try:
             self.supervisor.stop()
             end(self.children)
