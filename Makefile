@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Each worker has servers of its own.
 WORKERS ?= -n 2 --dist worksteal
 
-.PHONY: help setup demo test test-all lint docs docs-serve bench bench-quick clean
+.PHONY: help setup demo test test-all lint docs docs-serve screenshots bench bench-quick clean
 
 help:
 	@echo "make demo      train on real digits through stateless split servers, on this machine"
@@ -41,10 +41,13 @@ lint: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: docs
-	$(BIN)/mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+screenshots: setup
+	$(BIN)/python docs/screenshots.py
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -28,7 +28,7 @@ from tests.browser.chromium import chromium, launched, opened, until  # noqa: E4
 from tests.browser.standing import processes, up  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
-COLOURS = 128  # of a picture: enough for pages of few colours, and files of some 100 kB
+COLOURS = 256  # of a picture: enough for pages of few colours, and files of some 100 kB
 PATIENCE_S = 120
 LIMIT_BYTES = 250_000
 SIZES = {"light": (1280, 860), "dark": (1280, 860), "phone": (390, 844)}
@@ -38,7 +38,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "turns": {"strategy": {"name": "sflv2"}, "run": {"rounds": 6}},
     "whole-model": {"strategy": {"name": "fedavg"}, "run": {"rounds": 8}},
     "too-hot": {"strategy": {"client_optimizer": {"name": "SGD", "lr": 1e9}}, "run": {"rounds": 5}},
-    "skewed-labels": {"run": {"rounds": 60}},
+    "skewed-labels": {"run": {"rounds": 300}},
 }
 CHARTS = "[...document.querySelectorAll('.chart')].filter((one) => one.getBoundingClientRect().top < innerHeight)"
 
@@ -58,7 +58,7 @@ def main() -> int:
                     wait(url, name, lambda run: run["state"] in ("finished", "failed"))
             wait(url, "skewed-labels", lambda run: run["round"] >= 12)
             kill(data, "split-server-1")
-            wait(url, "skewed-labels", lambda run: run["round"] >= 36)
+            wait(url, "skewed-labels", lambda run: run["round"] >= 30)
             for name, place in PLACES.items():
                 for kind in SIZES:
                     take(browser, url, name, place, kind)
@@ -108,7 +108,7 @@ def take(browser: Browser, url: str, name: str, place: str, kind: str, whole: bo
     file = IMAGES / f"dashboard-{name}-{'whole-' if whole else ''}{kind}.png"
     page.screenshot(path=file)
     page.close()
-    Image.open(file).convert("RGB").quantize(COLOURS).save(file, optimize=True)
+    Image.open(file).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file.name}: {file.stat().st_size:,} bytes", *complaints.found)
 
 

@@ -20,6 +20,7 @@ ROOT = Path(microsfl.__file__).parent
 
 # What each part of the package may import from the package. "." is the package itself, for `__version__`.
 BELOW = {"errors", "spec", "config", "process"}
+# fmt: off
 MAY_IMPORT: dict[str, set[str]] = {
     ".": {"spec", "client", "launch", "finished"},
     "errors": set(),
@@ -39,11 +40,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {".", *BELOW, "device", "core", "wire", "zoo", "telemetry"},
     "dashboard": set(),
     "services": {".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo", "telemetry"},
+    # What follows a run for TensorBoard and MLflow.
+    "tracking": {".", "errors", "spec"},
     # The launcher starts the roles as processes and talks to them over HTTP: it never imports a service.
-    "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client"},
+    "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client", "tracking"},
     # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
     # not know it, and stays without services: the command line chooses between the two.
-    "simulate": {*BELOW, "device", "core", "wire", "store", "sync", "zoo", "client", "services", "launch"},
+    "simulate": {*BELOW, "device", "core", "wire", "store", "sync", "zoo", "client", "services", "launch", "tracking"},
     # Simulations of many runs, and real ones, side by side.
     "compare": {".", *BELOW, "schema", "core", "zoo", "launch", "simulate"},
     "profile": {"errors", "launch"},
@@ -54,21 +57,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {".", *BELOW, "store", "records", "client", "launch"},
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
     "cli": {
-        ".",
-        *BELOW,
-        "schema",
-        "audit",
-        "launch",
-        "services",
-        "client",
-        "compare",
-        "simulate",
-        "profile",
-        "watch",
-        "doctor",
+        ".", *BELOW, "schema", "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch",
+        "doctor", "tracking",
     },
     "__main__": {"cli", "launch"},
 }
+# fmt: on
 
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
 SHARED = {"", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points"}

@@ -1,4 +1,4 @@
-"""Each page over a real coordinator: what it shows, in light and dark, on a phone, by keyboard, and of hostile texts."""
+"""Each page over a real coordinator: what it shows, in light and dark, on a phone, by keyboard, of hostile texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard of a real `microsfl up`: start, watch, kill, stop, resume, download, lose the connection, lose files."""
+"""The dashboard of a real `microsfl up`: start, watch, kill, stop, resume, download; a lost connection, lost files."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_finished_run_has_commits_a_partition_and_weights(dashboard: Dashboard
     commits.get_by_text("of 5 clients").first.click()
     expect(commits.get_by_text("client-03:").first).to_be_visible()
     look_at(page, "Data")
-    until(page, "[...document.querySelectorAll('.chart')].find((one) => one.ariaLabel.startsWith('Training'))?.data?.length === 10")
+    until(page, f"{ACCURACY.replace('Accuracy', 'Training')}?.data?.length === 10")
     page.get_by_text("Weights", exact=True).click()
     with page.expect_download() as download:
         page.get_by_role("link", name="body", exact=True).click()

@@ -3,8 +3,8 @@
 - `sh`: each line is a command; a failing one fails the page.
 - `python`: run in one namespace a page. One whose first line is a comment with a file name is saved under that name.
 - `toml`: saved likewise, and read as the configuration of a run or of a comparison.
-- `json`: parsed. `text`: what the block before it printed; numbers may differ, an accuracy by a tenth; `…` stands for
-  whatever comes.
+- `json`, `yaml`: parsed.
+- `text`: what the block before it printed; numbers may differ, an accuracy by a tenth; `…` stands for whatever comes.
 - `diff`: applied to the file that was saved last and has the lines that it names.
 
 HTML comments before a block say what a reader does not see: `not run: WHY` leaves it out; `keeps running` starts each
@@ -25,6 +25,8 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import microsfl
 from microsfl.compare.config import parse_comparison
@@ -94,6 +96,8 @@ class Reader:
                     self._save(block.file, text)
             case "json":
                 json.loads(text)
+            case "yaml":
+                yaml.safe_load(text)
             case "text":
                 complaint = missing(block.text, self.printed)
                 assert complaint is None, f"{complaint}\nprinted was:\n{self.printed}"
@@ -192,7 +196,9 @@ def environment() -> dict[str, str]:
     """As after `. .venv/bin/activate`, with the package that is tested."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     source = str(Path(microsfl.__file__).parent.parent)
-    return {**os.environ, "PATH": path, "PYTHONPATH": source, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    # One thread, as the services have it: several crawl on small operations where other tests want the cores as well.
+    fixed = {"PYTHONUNBUFFERED": "1", "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **fixed, "PATH": path, "PYTHONPATH": source}
 
 
 def free_ports(numbers: list[str]) -> dict[str, str]:

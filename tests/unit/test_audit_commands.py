@@ -69,6 +69,8 @@ def test_a_run_keeps_the_front_that_was_pretrained(made: Path, capsys: pytest.Ca
     assert out.split() == [hashlib.sha256(again.read_bytes()).hexdigest(), str(again)]
     assert again.read_bytes() == (made / "front.safetensors").read_bytes()
     assert "epoch 2/2  accuracy 0." in err
+    assert microsfl("pretrain", made / "config.toml", "--output", again, "--epochs", "2", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(again), "sha256": out.split()[0]}
 
 
 def test_an_audit_writes_a_report_a_picture_and_figures(

@@ -95,6 +95,16 @@ def test_every_strategy_side_by_side(here: Path, capsys: pytest.CaptureFixture[s
     assert [row["client"] for row in metrics] == ["client-00", "client-01"]
 
 
+def test_as_json_the_tables_are_those_of_the_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare({"methods": ["local", "fedavg"]}, "--jobs=1", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["folder"] == str(here / "out")
+    for name in ("table", "cells"):
+        assert [{key: "" if value is None else str(value) for key, value in row.items()} for row in said[name]] == rows(
+            f"{name}.csv"
+        )
+
+
 def test_it_goes_on_where_it_was_and_a_half_written_result_counts_for_nothing(
     here: Path, simulated: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

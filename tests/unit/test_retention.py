@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import uuid
@@ -442,6 +443,20 @@ def test_a_dry_run_says_what_would_go_and_the_real_one_what_went(
     assert done[-1].startswith(f"Removed {gone} files, ")
     assert said[-1] == done[-1].replace("Removed", "Would remove").rstrip(".") + "; nothing was removed."
     assert microsfl("verify", str(finished)) == 0
+
+
+def test_as_json_every_removal_is_named(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = listed(finished)
+    assert microsfl("gc", str(finished), "--dry-run", "--json") == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["dry_run"] is True
+    assert microsfl("gc", str(finished), "--json") == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done == {**planned, "dry_run": False}
+    removals = [one for area in done["areas"] for one in area["removals"]]
+    assert done["files"] == len(removals) == len(before - listed(finished))
+    assert done["size_bytes"] == sum(one["size_bytes"] for one in removals)
+    assert {area["area"] for area in done["areas"]} == {keys.BODY, keys.CLIENT}
 
 
 def test_too_few_and_a_broken_run_are_one_line(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

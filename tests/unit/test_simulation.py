@@ -65,7 +65,7 @@ def test_every_strategy_runs_and_keeps_no_more_after_more_rounds(strategy: str) 
 
 def test_rows_have_the_columns_of_the_coordinator_s_api() -> None:
     seen: list[int] = []
-    done = simulate(spec_of("cse-fsl", run={"participants": 2}), on_round=lambda row: seen.append(row["round"]))
+    done = simulate(spec_of("cse-fsl", run={"participants": 2}), on_round=lambda row, _: seen.append(row["round"]))
     assert seen == [0, 1]
     assert {frozenset(row) for row in done.rounds} == {frozenset(RoundRow.model_fields)}
     assert {frozenset(row) for row in done.metrics} == {frozenset(MetricsRow.model_fields)}
@@ -94,7 +94,7 @@ def test_divergence_is_reported_as_such() -> None:
 def test_the_threads_of_the_caller_are_as_before() -> None:
     before = torch.get_num_threads()
     seen: list[int] = []
-    simulate(spec_of("local", run={"rounds": 1}), on_round=lambda _: seen.append(torch.get_num_threads()))
+    simulate(spec_of("local", run={"rounds": 1}), on_round=lambda *_: seen.append(torch.get_num_threads()))
     assert seen == [1]
     assert torch.get_num_threads() == before
 

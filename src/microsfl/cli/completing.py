@@ -25,6 +25,11 @@ def complete_run(context: click.Context, _: click.Parameter, incomplete: str) ->
     return found or [CompletionItem(incomplete, type="dir")]
 
 
+def complete_folder(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A folder, where a URL would do as well."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
 def complete_role(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The roles, and the processes of the run folder that was named."""
     from ..launch.options import ROLES

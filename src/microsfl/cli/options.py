@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..tracking import TRACKERS
 from .completing import complete_setting
 
 ASSIGNMENTS = click.option(
@@ -23,4 +24,10 @@ OUTPUT = click.option(
     help="Run folder, new or empty; default: runs/NAME-DATE-TIME.",
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of the table.")
+TRACK = click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(TRACKERS),
+    help="Write the run's figures there too, while it lives. May be repeated.",
+)
 CONFIG = click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from .completing import complete_folder
 from .group import cli
 
-TARGETS = click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+TARGETS = click.argument("targets", metavar="TARGET...", nargs=-1, required=True, shell_complete=complete_folder)
 ONE_RUN = click.option("--run", "run", metavar="NAME", help="Only this run; default: every run in the stores.")
 
 

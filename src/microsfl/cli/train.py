@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..launch.options import on_coordinator
+from .completing import complete_folder
 from .group import cli
-from .options import AS_JSON, ASSIGNMENTS, CONFIG, OUTPUT
+from .options import AS_JSON, ASSIGNMENTS, CONFIG, OUTPUT, TRACK
 
 if TYPE_CHECKING:
     from ..launch.forks import Forks
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @OUTPUT
 @click.option("--simulate", is_flag=True, is_eager=True, help="In this process alone, without servers or a store.")
 @on_coordinator
+@TRACK
 @AS_JSON
 @click.pass_obj
 def run(
@@ -31,6 +33,7 @@ def run(
     output: Path | None,
     simulate: bool,
     coordinator: str | None,
+    track: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Train on this machine and write a run folder.
@@ -42,6 +45,8 @@ def run(
     """
     from ..launch.spec_file import read_spec
 
+    if coordinator and track:
+        raise click.UsageError("--track is for a run on this machine; with --coordinator nothing is tracked.")
     if coordinator:
         from ..launch.elsewhere import train_elsewhere
 
@@ -49,21 +54,22 @@ def run(
     elif simulate:
         from ..simulate.training import train as simulated
 
-        results = simulated(read_spec(config, assignments), output)
+        results = simulated(read_spec(config, assignments), output, track=track)
     else:
         from ..launch.training import train
 
-        results = train(read_spec(config, assignments), output, forks=forks)
+        results = train(read_spec(config, assignments), output, forks=forks, track=track)
     _print(*results, as_json)
 
 
 @cli.command()
-@click.argument("target", metavar="RUN_FOLDER_OR_STORE_URL")
+@click.argument("target", metavar="RUN_FOLDER_OR_STORE_URL", shell_complete=complete_folder)
 @click.option("--client-store", metavar="URL", help="Client area, when the URL is that of the body area alone.")
 @click.option("--run", "name", metavar="NAME", help="Which run, when the store holds several.")
 @click.option("--path", metavar="DIR", help="Where the data set's files are, if not where they were.")
 @click.option("--front-weights", metavar="FILE", help="Where the file is that the front began with, likewise.")
 @OUTPUT
+@TRACK
 @AS_JSON
 def resume(
     target: str,
@@ -72,6 +78,7 @@ def resume(
     path: str | None,
     front_weights: str | None,
     output: Path | None,
+    track: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Go on with a run after everything died or was stopped.
@@ -84,7 +91,7 @@ def resume(
     begun = find(target, client_store, name, path, front_weights)
     if begun.folder is not None and output is not None:
         raise click.UsageError("a run folder is resumed in place; --output goes with the URL of a store.")
-    _print(*train(begun.spec, begun.folder or output, resume=True), as_json)
+    _print(*train(begun.spec, begun.folder or output, resume=True, track=track), as_json)
 
 
 @cli.command()

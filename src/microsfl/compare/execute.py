@@ -26,7 +26,7 @@ def simulated(on_round: Callable[[int], None]) -> Run:
     def run(spec: RunSpec) -> tuple[Rows, Rows]:
         from ..simulate import simulate
 
-        done = simulate(spec, on_round=lambda row: on_round(int(row["round"]) + 1), is_resolved=True)
+        done = simulate(spec, on_round=lambda row, _: on_round(int(row["round"]) + 1), is_resolved=True)
         return done.rounds, done.metrics
 
     return run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ def run(
     set: Mapping[str, Any] | None = None,
     simulate: bool = False,
     output: str | PathLike[str] | None = None,
+    track: Sequence[str] = (),
 ) -> Run:
     """Train on this machine, and return the finished run. What happens shows on standard error, a line a round.
 
@@ -38,15 +39,16 @@ def run(
         simulate: in this process, without servers or a store. The weights are the same, unless they depend on who is
             first (strategy.sync = K) or noise is private.
         output: run folder, new or empty; default: runs/NAME-DATE-TIME.
+        track: "tensorboard" and "mlflow", which are told of the run while it lives.
 
     Raises:
-        InputError: when something is wrong with the specification or the folder.
+        InputError: when something is wrong with the specification, the folder or the trackers.
         RunFailed: when the run ends before its last round. Everything that was written stays.
     """
     chosen, folder = specification(spec, set or {}), None if output is None else Path(output)
     if simulate:
-        return Run(simulated(chosen, folder)[2])
-    return Run(train(chosen, folder)[2])
+        return Run(simulated(chosen, folder, track=track)[2])
+    return Run(train(chosen, folder, track=track)[2])
 
 
 def specification(spec: Specification, settings: Mapping[str, Any]) -> RunSpec:

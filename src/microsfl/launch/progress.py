@@ -17,7 +17,7 @@ from rich.text import Text
 from ..spec import RunSpec
 from .child import Child
 from .control import Control
-from .readable import counted, rounded
+from .readable import counted, duration, rounded
 from .supervisor import Supervisor
 
 REFRESH_PER_S = 8
@@ -87,12 +87,15 @@ class Screen:
         self.federation = federation
         self.began_at = time.monotonic()
         self.run: Json | None = None
+        self.first: tuple[float, int] | None = None  # when rounds were first seen to be over, and how many
 
     def show(self, run: Json) -> None:
         self.run = run
+        if self.first is None and run["history"]:
+            self.first = time.monotonic(), len(run["history"])
 
     def render(self) -> Group:
-        elapsed = time.strftime("%M:%S", time.gmtime(time.monotonic() - self.began_at))
+        elapsed = duration(time.monotonic() - self.began_at)
         head = Table.grid(expand=True)
         head.add_column()
         head.add_column(justify="right")
@@ -114,9 +117,18 @@ class Screen:
             f"round {min(self.run['round'] + 1, self.run['rounds'])}/{self.run['rounds']}",
             ProgressBar(total=self.run["rounds"], completed=done, width=30),
             f"{self.run['phase'] or self.run['state']} {waiting}",
+            Text(remaining(self.first, time.monotonic(), done, self.run["rounds"]), style="dim"),
         )
         nothing = self.run.get("waiting") or "no round is over yet"
         return [bar, Text(figures(self.run["history"][-1]) if done else nothing)]
+
+
+def remaining(first: tuple[float, int] | None, now: float, done: int, rounds: int) -> str:
+    """How long the rest will take, at the pace since `first` was noted: a time, and the rounds over by then."""
+    if first is None or done <= first[1] or done >= rounds:
+        return ""
+    pace_s = (now - first[0]) / (done - first[1])
+    return f"about {duration(pace_s * (rounds - done))} left"
 
 
 def title(spec: RunSpec) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -12,6 +12,8 @@ from typing import Any
 
 from ..errors import InvalidSetting, OperationError
 from ..spec import RunSpec
+from ..tracking import check_trackers
+from ..tracking.follower import Follower, tracked
 from .federation import Federation
 from .forks import Forks
 from .preflight import check_matplotlib
@@ -24,13 +26,19 @@ Json = dict[str, Any]
 
 
 def train(
-    spec: RunSpec, output: Path | None, *, resume: bool = False, forks: Forks | None = None
+    spec: RunSpec,
+    output: Path | None,
+    *,
+    resume: bool = False,
+    forks: Forks | None = None,
+    track: Sequence[str] = (),
 ) -> tuple[Json, list[Json], Path]:
     """Run `spec` and fill the run folder; the summary, the metrics (a row for each round and client) and the folder.
 
     Args:
         resume: go on with the run that the folder or the stores hold.
         forks: where its processes are forked; default: from a fork server of its own.
+        track: "tensorboard" and "mlflow", which are told of the run while it lives.
 
     Raises:
         InputError: when something is wrong with the specification or the folder.
@@ -38,26 +46,31 @@ def train(
     """
     _check_managed(spec)
     check_matplotlib(DRAWS)
+    check_trackers(track)
     federation = Federation(spec, output, resume=resume, forks=forks)
     from . import plots  # noqa: F401 - matplotlib is there when it is needed, and imported while others import torch
     from .results import results_of, write_results
 
-    with signals_unwind(), progress(federation) as show, federation:
-        rounds, metrics = _follow(federation, show)
+    following = tracked(track, federation.spec, federation.path)
+    with signals_unwind(), following as follower, progress(federation) as show, federation:
+        rounds, metrics = _follow(federation, show, follower)
         results = results_of(federation, rounds, metrics)
         federation.finish()  # the results are written while the processes end
         summary = write_results(federation.folder, results)
     return summary, metrics, federation.folder.path
 
 
-def _follow(federation: Federation, show: Callable[[Json], None]) -> tuple[list[Json], list[Json]]:
+def _follow(federation: Federation, show: Callable[[Json], None], follower: Follower) -> tuple[list[Json], list[Json]]:
     """The run's rounds and metrics, once it is finished; what there is of the metrics is written in any case."""
     try:
         for run in federation.follow():
             show(run)
+            follower.follow(run["history"], federation.control.metrics)
     except BaseException:
         with suppress(OperationError):
-            _write_metrics(federation)
+            metrics = _write_metrics(federation)
+            over = [row for row in federation.control.rounds() if row["ended_at"]]
+            follower.follow(over, lambda: metrics)
         raise
     metrics = _write_metrics(federation)
     return federation.control.rounds(), metrics

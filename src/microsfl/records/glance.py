@@ -14,11 +14,18 @@ from . import tables
 from .database import Row, RunRecord, engine_for, is_sqlite, masked, parse, reason_of
 from .schema import HEAD, KNOWN, version_of
 
+# What every version has.
+RUN = ("name", "spec", "state", "revision", "created_at")
+ROUND = (
+    "run", "round", "ended_at", "accuracy", "accuracy_mean", "loss", "train_loss", "samples", "seconds",
+    "samples_per_s",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Glance:
-    """version: of the schema, None where there are no tables of microsfl's. runs: those of a database of the newest
-    version, oldest first, each with its rounds; of any other they are not read."""
+    """version: of the schema, None where there are no tables of microsfl's. runs: those of a database of a version that
+    is known, oldest first, each with its rounds."""
 
     version: str | None
     runs: list[tuple[RunRecord, list[Row]]]
@@ -53,7 +60,7 @@ def glance(url: str) -> Glance | None:
     try:
         with engine.connect() as connection:
             version = version_of(connection)
-            return Glance(version, _runs(connection) if version == HEAD else [])
+            return Glance(version, _runs(connection) if version in KNOWN else [])
     except DBAPIError as error:
         raise StoreUnavailable(f"The database {name} cannot be read: {reason_of(error)}.") from None
     finally:
@@ -61,7 +68,9 @@ def glance(url: str) -> Glance | None:
 
 
 def _runs(connection: Connection) -> list[tuple[RunRecord, list[Row]]]:
-    order = (tables.runs.c.created_at, tables.runs.c.name)
-    records = [RunRecord(**row) for row in connection.execute(select(tables.runs).order_by(*order)).mappings()]
-    rows = connection.execute(select(tables.rounds).order_by(tables.rounds.c.round)).mappings().all()
+    about, of_rounds = tables.runs.c, tables.rounds.c
+    runs = select(*(about[name] for name in RUN)).order_by(about.created_at, about.name)
+    rounds = select(*(of_rounds[name] for name in ROUND)).order_by(of_rounds.round)
+    records = [RunRecord(**row) for row in connection.execute(runs).mappings()]
+    rows = connection.execute(rounds).mappings().all()
     return [(one, [dict(row) for row in rows if row["run"] == one.name]) for one in records]

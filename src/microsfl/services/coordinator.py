@@ -23,6 +23,7 @@ from ..records import Records
 from ..spec import RunSpec
 from . import for_people, http, pages
 from .api import (
+    Count,
     Health,
     Metrics,
     Poll,
@@ -227,9 +228,14 @@ async def metrics(request: Request, run: InPath) -> Metrics:
 
 
 @router.get("/runs/{run}/profile", tags=["results"], summary="Where the time of clients and servers went")
-async def profile(request: Request, run: InPath) -> Profile:
+async def profile(
+    request: Request,
+    run: InPath,
+    from_round: Annotated[Count, Query(strict=False, description="Leave out what there is of rounds before it.")] = 0,
+) -> Profile:
     director = director_of(request)
-    return profile_of(director.run(run).rounds.values(), await director.metrics(run))
+    rounds = [row for number, row in director.run(run).rounds.items() if number >= from_round]
+    return profile_of(rounds, await director.metrics_between(run, from_round, director.run(run).state.rounds))
 
 
 @router.get("/runs/{run}/rounds", tags=["results"], summary="The rounds with their versions and results")

@@ -60,7 +60,7 @@ def glance(run: Run) -> Glance:
         round=state.round,
         rounds=state.rounds,
         strategy=spec.strategy.name,
-        dataset=spec.data.dataset,
+        dataset="own data" if spec.data.partition == "own" else spec.data.dataset,
         clients=spec.run_clients,
         accuracy=last.get("accuracy"),
         loss=last.get("loss"),

@@ -250,7 +250,9 @@ class Heartbeat:
                 return
 
     def _register(self) -> bool:
-        body = json.dumps({**self.me, "info": {**self.replica.figures(), "process": self.process}})
+        body = json.dumps(
+            {**self.me, "info": {"version": __version__, **self.replica.figures(), "process": self.process}}
+        )
         try:
             answer = self.http.request("POST", self.url, body=body, headers={"content-type": "application/json"})
         except urllib3.exceptions.HTTPError:

@@ -33,19 +33,22 @@ from ..services.reports import EvaluateMetrics, TrainMetrics
 from ..services.run import Run, plan, take
 from ..services.spent import profile_of
 from ..spec import RunSpec
+from ..sync.commits import Commit
 from ..zoo.datasets import Data
 from .federation import Federation, Sweeper
 
 Json = dict[str, Any]
+OnRound = Callable[[Json, list[Json]], None]
 
 
 @dataclass(frozen=True)
 class Simulated(Results):
     """What a simulated run came to; times are UTC unix seconds of this process. seconds: wall time of everything.
 
-    profile: rows as the coordinator's API has them.
+    profile: rows as the coordinator's API has them. commits: of the body, oldest first, without version 0.
     """
 
+    commits: list[Commit]
     seconds: float
     profile: list[Json]
 
@@ -54,7 +57,7 @@ def simulate(
     spec: RunSpec,
     *,
     data: Data | None = None,
-    on_round: Callable[[Json], None] | None = None,
+    on_round: OnRound | None = None,
     threads: int = 1,
     is_resolved: bool = False,
 ) -> Simulated:
@@ -65,7 +68,7 @@ def simulate(
 
     Args:
         data: what `spec.data` names, where it is loaded already.
-        on_round: gets the row of each round that is over.
+        on_round: gets the row of each round that is over, and its clients' metrics.
         threads: that one torch operation uses, while this lasts.
         is_resolved: whether `spec` comes from `resolve`, which then need not look at the data again.
 
@@ -80,7 +83,7 @@ def simulate(
         rehearsal = rehearse(spec, data)
         federation = Federation(spec, rehearsal)
         try:
-            simulation = Simulation(spec, federation, on_round or (lambda _: None))
+            simulation = Simulation(spec, federation, on_round or (lambda *_: None))
             simulation.run()
         finally:
             federation.close()
@@ -92,6 +95,7 @@ def simulate(
         model=model_files(*federation.weights(), rehearsal.parts),
         settled=settled_by(simulation.sweeper.commits),
         class_counts=rehearsal.class_counts,
+        commits=simulation.sweeper.commits,
         seconds=time.perf_counter() - began,
     )
 
@@ -99,7 +103,7 @@ def simulate(
 class Simulation:
     """The coordinator's part: takes the run from one state to the next, and does or has done what is pending."""
 
-    def __init__(self, spec: RunSpec, federation: Federation, on_round: Callable[[Json], None]) -> None:
+    def __init__(self, spec: RunSpec, federation: Federation, on_round: OnRound) -> None:
         now = time.time()
         self.federation = federation
         self.sweeper = Sweeper(federation)
@@ -169,7 +173,8 @@ class Simulation:
             if task is not None:
                 row = EvaluateMetrics.model_validate(trainer.evaluate(self._order(task))).row()
                 self._handle(rounds.Evaluated(client, round_), row, client)
-        self.on_round(round_json(self.live.rounds[round_]).model_dump(mode="json"))
+        metrics = [row for row in self.metrics() if row["round"] == round_]
+        self.on_round(round_json(self.live.rounds[round_]).model_dump(mode="json"), metrics)
 
     def _order(self, task: Command) -> Task:
         """The task as the client gets it."""

@@ -79,7 +79,8 @@ class SeenFolder(ProcessFolder):
         """The run of a run folder, as a coordinator would tell of it; asks its coordinator when that lives.
 
         `state` may also be "starting", while its processes do and there is no run yet, and "interrupted" when they
-        ended before the run did, or its records are gone.
+        ended before the run did, or its records are gone; "unfinished" is a simulation that has not ended, if it ever
+        will: it tells nothing before.
 
         Raises:
             InputError: when run.toml cannot be read.
@@ -108,7 +109,8 @@ class SeenFolder(ProcessFolder):
         """From summary.json, which only a finished run has."""
         summary = self._read(SUMMARY)
         if summary is None:
-            return self._unknown(spec, "starting" if self.is_alive() else "interrupted")
+            gone = "unfinished" if self.is_simulated else "interrupted"
+            return self._unknown(spec, "starting" if self.is_alive() else gone)
         ended = {"state": "finished", "round": summary["rounds"] - 1, "history": summary["history"]}
         return {**self._unknown(spec, "finished"), **ended}
 

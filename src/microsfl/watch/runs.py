@@ -20,6 +20,7 @@ from .rows import COLUMNS, Json, row_of
 STYLES = {
     "finished": "green", "running": "cyan", "waiting": "yellow", "starting": "yellow", "created": "yellow",
     "failed": "red", "stopped": "red", "interrupted": "red", "unreadable": "red",
+    "unfinished": "yellow",
 }  # fmt: skip
 PIPE_WIDTH = 160  # of what is not printed to a terminal
 

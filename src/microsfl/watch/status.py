@@ -28,6 +28,7 @@ WHAT_NEXT = {
     "failed": "`microsfl logs` shows why; `microsfl resume` goes on from the last commit.",
     "stopped": "`microsfl resume` goes on from the last commit.",
     "interrupted": "Its processes are gone; `microsfl resume` goes on from the last commit.",
+    "unfinished": "A simulation tells nothing before its end; it may still be going on, or was stopped.",
 }
 
 

@@ -14,10 +14,11 @@ from .find import silent
 from .folder import SeenFolder
 from .rows import Json, row_of
 
-# What a run does not leave by itself; "interrupted" is that of a folder whose processes are gone.
-ENDED = ("finished", "failed", "stopped", "interrupted")
+# What a run does not leave, or not so that it could be seen coming: the last two are those of a folder.
+ENDED = ("finished", "failed", "stopped", "interrupted", "unfinished")
 WATCH_S = 2.0  # longest wait for a change, so that who fell silent is seen as well
 POLL_S = 0.5  # between two looks at files
+PAUSE_S = 0.25  # least time between two looks at a run, whose every report is a change
 AGAIN_S = 60.0  # how long a coordinator is asked again, which may be started again just now
 
 TO_DO = {"train": "training", "evaluate": "evaluating", "done": "done", "left_out": "left out"}
@@ -78,7 +79,10 @@ def follow(target: SeenFolder | Control) -> Iterator[Seen]:
         target = Control(target.url, target.name, AGAIN_S)
     while not seen.ended:
         yield seen
+        looked_at = time.monotonic()
         seen = look(target, seen, WATCH_S)
+        if not seen.ended:
+            time.sleep(max(0.0, PAUSE_S - (time.monotonic() - looked_at)))
     yield seen
 
 
@@ -108,7 +112,9 @@ def doing(run: Json, participant: dict[str, Any]) -> str:
     """What a participant is at, in a word or two."""
     if not participant["alive"]:
         return "silent"
-    if run["state"] in ENDED or participant["role"] != "client":
+    if participant["role"] != "client":
+        return str(participant.get("doing") or "up")
+    if run["state"] in ENDED:
         return str(participant.get("doing") or "idle")
     if participant["id"] in run["away"]:
         return "away"

@@ -88,7 +88,7 @@ export class Head {
     setMark(this.state, TONES[run.state] || "idle", stateText(run));
     for (const [verb, states] of Object.entries(VERBS)) setHidden(this.buttons[verb], !states.includes(run.state));
     const { strategy, data, model } = run.spec;
-    setText(this.about, `${strategy.name} · ${model.name} on ${data.dataset}, ${data.partition} · ${plural(data.clients, "client")}`);
+    setText(this.about, `${strategy.name} · ${model.name} on ${data.partition === "own" ? "the clients' own data" : `${data.dataset}, ${data.partition}`} · ${plural(data.clients, "client")}`);
     this._figures(history);
   }
 

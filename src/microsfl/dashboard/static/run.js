@@ -34,6 +34,8 @@ class RunPage {
     this.dirty = new Set();
     this.inSight = new Set();
     this.byPlace = new Map();
+    this.light = new Set();
+    this.known = new Set(); // drawn before
     this.frame = null;
     this.pause = null;
     const path = runPath(name);
@@ -115,6 +117,8 @@ class RunPage {
       absences: new Absences(),
       settings: new Settings(),
     };
+    const { clients, servers, commits, rounds, absences, settings } = this.parts;
+    this.light = new Set([clients, servers, commits, rounds, absences, settings]);
     const titles = {
       curves: "Curves", timeline: "Timeline", clients: "Clients", servers: "Servers", commits: "Commits", data: "Data",
       traffic: "Bytes and seconds", absences: "Absences", settings: "Settings",
@@ -157,15 +161,21 @@ class RunPage {
       const pause = Math.max(LEAST_PAUSE_MS, REST * (performance.now() - began));
       this.pause = setTimeout(() => {
         this.pause = null;
-        if ([...this.dirty].some((part) => this.inSight.has(part))) this._schedule();
+        if ([...this.dirty].some((part) => this._isDue(part))) this._schedule();
       }, pause);
     });
   }
 
+  /** What is in sight; the head always; and every part without a chart once, also for who reads by ear or searches. */
+  _isDue(part) {
+    return this.inSight.has(part) || part === this.parts.head || (this.light.has(part) && !this.known.has(part));
+  }
+
   _draw() {
     for (const part of [...this.dirty]) {
-      if (!this.inSight.has(part)) continue;
+      if (!this._isDue(part)) continue;
       this.dirty.delete(part);
+      this.known.add(part);
       part.update(this.history);
     }
   }
