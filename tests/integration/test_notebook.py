@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,23 +158,80 @@ def test_weights_that_stay_with_the_clients_are_no_model(tmp_path: Path) -> None
         run.model()
 
 
+CELL = """
+import sys
+import microsfl
+try:
+    microsfl.run(set={'run.rounds': 10000}, output='run')
+except KeyboardInterrupt as error:
+    kept = error  # as a notebook keeps it, and with it every object of the run
+print('interrupted', flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture
 def cell(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs what a cell of a notebook has, and catches the interruption as a notebook does."""
-    code = "import microsfl\ntry:\n    microsfl.run(set={'run.rounds': 10000}, output='run')\n"
-    code += "except KeyboardInterrupt:\n    print('interrupted')\n"
+    """A process that runs what a cell of a notebook has, catches the interruption as a notebook does, and lives on."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", CELL],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
-    yield process
-    process.kill()
-    process.wait()
+    with process:
+        launched.until(lambda: process.poll() is not None or launched.all_up(tmp_path / "run"), "every process is up")
+        yield process
+        process.kill()
+
+
+def started_by(pid: int) -> set[int]:
+    """The processes below this one, without those that ended and that nobody has waited for."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+    found, new = set[int](), {pid}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new} - found
+        found |= new
+    return set(filter(launched.is_alive, found))
 
 
 def test_an_interrupted_cell_leaves_no_process(cell: subprocess.Popen[str], tmp_path: Path) -> None:
-    launched.until(lambda: cell.poll() is not None or launched.all_up(tmp_path / "run"), "every process is up")
-    children = launched.pids(tmp_path / "run")
-    assert len(children) >= 5
+    children = started_by(cell.pid)
+    assert children > set(launched.pids(tmp_path / "run"))  # and the fork server
     cell.send_signal(signal.SIGINT)
-    assert cell.communicate(timeout=launched.DEADLINE_S)[0] == "interrupted\n"
+    assert cell.stdout is not None
+    assert cell.stdout.readline() == "interrupted\n"
     launched.until(lambda: not any(map(launched.is_alive, children)), "every process has ended")
+    assert cell.poll() is None
+
+
+def test_who_cannot_wait_for_the_end_of_processes_leaves_none(tmp_path: Path) -> None:
+    """As a second interruption does it, while the first one ends what was begun."""
+    code = """
+import sys
+from microsfl.launch import child, processes
+def impatient(children):
+    child.terminate(children)
+    raise KeyboardInterrupt
+processes.end = impatient
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code + CELL],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as cell:
+        launched.until(lambda: cell.poll() is not None or launched.all_up(tmp_path / "run"), "every process is up")
+        children = started_by(cell.pid)
+        cell.send_signal(signal.SIGINT)
+        assert cell.stdout is not None
+        assert cell.stdout.readline() == "interrupted\n"
+        launched.until(lambda: not any(map(launched.is_alive, children)), "every process has ended")
+        cell.kill()

@@ -186,6 +186,14 @@ def end(children: Iterable[Child]) -> None:
             child.process.wait()
 
 
+def kill(children: Iterable[Child]) -> None:
+    """End those that live without asking."""
+    for child in children:
+        if child.process.poll() is None:
+            child.process.kill()
+            child.process.wait()
+
+
 def terminate(children: Iterable[Child]) -> list[Child]:
     """Ask those that live to end; these."""
     living = [child for child in children if child.process.poll() is None]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import ProcessSettings
 from ..store.s3 import area_environment
-from .child import Child, end, terminate
+from .child import Child, end, kill, terminate
 from .forks import Forks
 from .process_folder import ProcessFolder
 from .supervisor import Supervisor
@@ -76,8 +76,14 @@ class Processes:
         terminate(self.children)
 
     def close(self) -> None:
-        """End all."""
-        self.supervisor.stop()
-        end(self.children)
-        self._own.close()
-        self.record()
+        """End all. Whoever is interrupted while waiting for that kills what is left, and leaves no process behind."""
+        try:
+            self.supervisor.stop()
+            end(self.children)
+        except BaseException:
+            self.supervisor.stop()
+            kill(self.children)
+            raise
+        finally:
+            self._own.close()
+            self.record()
