@@ -32,6 +32,7 @@ from .throughput import MNIST
 # In the order in which they run. Each is a module of this package with `measure(quick: bool) -> Iterator[Figure]`.
 REGISTRY = (
     "throughput", "resnet", "scaling", "wire", "recompute", "reduce", "memory", "startup", "polling", "metrics",
+    "dashboard",
 )  # fmt: skip
 FAILED = 1
 UNKNOWN = 2

@@ -51,6 +51,7 @@ ADVICE = {
     "tensor_mismatch": "Build the part from the same specification on both sides; the message names the tensor and "
     "what it should be.",
     "not_finite": "Use a smaller learning rate, and look for NaN in the data.",
+    "cross_origin": "Open the dashboard at the coordinator's own address, and send requests from there.",
     "run_not_found": "Create the run first, or correct its name. From a split server or fed server: its store is not "
     "the one that the run was created in.",
     "version_not_found": "Ask for `newest` or an existing version. When an answer named it: this replica's store is "

@@ -21,7 +21,7 @@ ROOT = Path(microsfl.__file__).parent
 # What each part of the package may import from the package. "." is the package itself, for `__version__`.
 BELOW = {"errors", "spec", "config", "process"}
 MAY_IMPORT: dict[str, set[str]] = {
-    ".": {"spec", "client", "launch"},
+    ".": {"spec", "client", "launch", "finished"},
     "errors": set(),
     "schema": {"errors"},
     "spec": {"errors", "schema"},
@@ -47,10 +47,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Simulations of many runs, and real ones, side by side.
     "compare": {".", *BELOW, "schema", "core", "zoo", "launch", "simulate"},
     "profile": {"errors", "launch"},
+    # Runs from Python. What it reads of a finished one is what the audits attack, too.
+    "finished": {"errors", "schema", "spec", "core", "wire", "zoo", "launch", "simulate"},
     # A run whose coordinator is gone is read from its records.
     "watch": {*BELOW, "records", "client", "launch"},
     "doctor": {".", *BELOW, "store", "records", "client", "launch"},
-    "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch"},
+    "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
     "cli": {
         ".",
         *BELOW,
@@ -74,6 +76,7 @@ PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
         "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
+        "at_hand", "overview", "streams", "for_people", "shown", "resolver", "errand", "origin",
     },
     "split-server": {"split_server", "split_caches", "split_points"},
     "fed-server": {"fed_server"},

@@ -23,7 +23,7 @@ GUIDE = (ROOT / "docs" / "guides" / "operating.md").read_text()
 PROCESS = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
 ADDED = {"instance", "job", "le"}  # by Prometheus, and by histograms
 FUNCTIONS = {"rate", "increase", "changes", "delta", "sum", "count", "histogram_quantile"}
-WORDS = {"by", "on", "group_left", "and"}
+WORDS = {"by", "on", "group_left", "and", "offset"}
 VALUES = {
     "alive": {"true", "false"},
     "state": {state.value for state in Status},

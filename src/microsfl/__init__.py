@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .client.remote_body import RemoteBody as RemoteBody
+    from .finished.run import Run as Run
+    from .finished.run import load_run as load_run
+    from .finished.training import run as run
     from .launch.federation import Federation as Federation
-    from .launch.loaded import Run as Run
-    from .launch.loaded import load_run as load_run
     from .spec import RunSpec as RunSpec
 
 __version__ = "0.1.0"
-__all__ = ["Federation", "RemoteBody", "Run", "RunSpec", "__version__", "load_run"]
+__all__ = ["Federation", "RemoteBody", "Run", "RunSpec", "__version__", "load_run", "run"]
 
 _HOMES = {
     "Federation": ".launch.federation",
     "RemoteBody": ".client.remote_body",
-    "Run": ".launch.loaded",
+    "Run": ".finished.run",
     "RunSpec": ".spec",
-    "load_run": ".launch.loaded",
+    "load_run": ".finished.run",
+    "run": ".finished.training",
 }
 
 

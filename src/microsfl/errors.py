@@ -5,7 +5,7 @@
     │   ├── UnknownSetting  InvalidSetting  InvalidId
     │   ├── UnknownLayer  InvalidCut  ModelNotAllowed  ImpossiblePartition  DatasetNotFound
     │   ├── MalformedMessage  MessageTooLarge  MessageTooSlow  TensorMismatch  NotFinite
-    │   ├── RunNotFound  VersionNotFound  RoundNotFound  ClientNotFound
+    │   ├── CrossOrigin  RunNotFound  VersionNotFound  RoundNotFound  ClientNotFound
     │   ├── RunExists  RunNotActive  RoundClosed  ActivationsMissing  UnitMissing  UnsupportedFormat
     │   └── PortInUse  StoreNotWritable
     └── OperationError                the surroundings failed; the command line exits with 1
@@ -80,6 +80,14 @@ class ModelNotAllowed(InputError):
     status = 403
     summary = "The model's import path is not on this server's allow-list."
 
+    @classmethod
+    def of(cls, name: str, setting: str) -> ModelNotAllowed:
+        """The error about the function `name`, which the server's `setting` does not list."""
+        return cls(
+            f"'{name}' may not be imported on this server. Whoever runs the server can permit it by adding exactly "
+            f"this text to the server's setting {setting}."
+        )
+
 
 class ImpossiblePartition(InputError):
     code = "impossible_partition"
@@ -121,6 +129,12 @@ class NotFinite(InputError):
     code = "not_finite"
     status = 422
     summary = "A tensor has a NaN or an infinite value."
+
+
+class CrossOrigin(InputError):
+    code = "cross_origin"
+    status = 403
+    summary = "A web page of another site may not change anything here."
 
 
 class RunNotFound(InputError):

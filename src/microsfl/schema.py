@@ -44,6 +44,18 @@ def assign(values: dict[str, Any], assignment: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, KeyError):
         value = text.strip()
+    place(values, key.strip(), value)
+
+
+def place(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of `table.key` in nested tables.
+
+    Raises:
+        InvalidSetting: when the key is none, or goes through a value.
+    """
+    path = key.split(".")
+    if not all(path):
+        raise InvalidSetting(f"'{key}' is not of the form table.key, as in run.rounds.")
     table = values
     for name in path[:-1]:
         table = table.setdefault(name, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,3 +67,11 @@ def opened(browser: Browser, *, width: int = 1280, height: int = 900, dark: bool
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
     page.set_default_timeout(PATIENCE_MS)
     return page, Complaints(page)
+
+
+def until(page: Page, expression: str) -> None:
+    """Wait until a JavaScript expression is true. Playwright's own way needs an eval that the page's policy forbids."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"waited for: {expression}"
+        page.wait_for_timeout(50)

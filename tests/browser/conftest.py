@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.chromium import ENVIRONMENT, Complaints, chromium, launched, opened
+from tests.browser.chromium import ENVIRONMENT, PATIENCE_MS, Complaints, chromium, launched, opened
 
 
 # Not of the whole session: while it is open, this thread has an event loop, which other tests would stumble over.
@@ -16,6 +16,7 @@ def browser() -> Iterator[Browser]:
     path = chromium()
     if path is None:
         pytest.skip(f"there is no chromium here; {ENVIRONMENT} says where one is")
+    expect.set_options(timeout=PATIENCE_MS)
     with launched(path) as browser:
         yield browser
 

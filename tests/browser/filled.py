@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
 from microsfl.core.run_state import Phase, RunState, Status, to_json
 from microsfl.records import Participant, Records, RunRecord
 from microsfl.spec import RunSpec
@@ -135,3 +140,28 @@ def _reports(story: Story, round_: int, gone: tuple[str, str] | None, draw: rand
                 "started_at": at + 0.05,
             }
         yield client, row
+
+
+def commits_of(*stories: Story) -> Starlette:
+    """A stand-in for a split server, which the coordinator asks for the commits of these runs."""
+
+    async def commits(request: Request) -> JSONResponse:
+        story = next(one for one in stories if one.name == request.path_params["run"])
+        first = int(request.query_params.get("after", 0)) + 1
+        answer = [_commit(story, version) for version in range(first, story.rounds + 1)]
+        return JSONResponse({"commits": answer, "newest": story.rounds})
+
+    return Starlette(routes=[Route("/v1/runs/{run}/commits", commits)])
+
+
+def _commit(story: Story, version: int) -> Row:
+    gone = _absent(story, version - 1)
+    there = [one for one in story.ids if gone is None or one != gone[0]]
+    return {
+        "version": version,
+        "parent": version - 1,
+        "round": version - 1,
+        "closes": True,
+        "contributions": [{"client": one, "units": 9, "batches": 9, "samples": 280} for one in there],
+        "left_out": [{"client": gone[0], "unit": 0, "reason": gone[1]}] if gone else [],
+    }

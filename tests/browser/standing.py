@@ -50,7 +50,9 @@ def up(folder: Path, *arguments: str, port: int = 0) -> Iterator[str]:
 def split_server(folder: Path, coordinator: str, name: str) -> Iterator[subprocess.Popen[str]]:
     """One more, that nobody starts again. Its store is that of the others."""
     store = f"file://{folder}/store/body"
-    process, _ = _started(["split-server", "--coordinator", coordinator, "--id", name, "--port", "0", "--store-url", store])
+    process, _ = _started(
+        ["split-server", "--coordinator", coordinator, "--id", name, "--port", "0", "--store-url", store]
+    )
     try:
         yield process
     finally:

@@ -13,15 +13,17 @@ from playwright.sync_api import Browser, Page, expect
 
 from microsfl.core.run_state import Status
 from microsfl.records import Records
-from tests.browser.chromium import Complaints, opened
-from tests.browser.filled import Story, fill
+from tests.browser.chromium import Complaints, opened, until
+from tests.browser.filled import Story, commits_of, fill
 from tests.service.control_plane import Api, coordinator
+from tests.service.control_plane import served as over_http
 
 HOSTILE = "<script>window.caught = 1</script><img src=x onerror='window.caught = 2'><b>bold</b>"
 SMALL = Story("small", 5, 20)
 FAILED = Story("failed", 3, 5, Status.FAILED, reason=f"client-01 failed: {HOSTILE}", absent=(f"failed: {HOSTILE}",))
 BIG = Story("big", 100, 500)
 PAGES = ("#/", "#/participants", "#/new", "#/runs/small")
+REFUSED = "/api/resolve"  # a browser notes every answer with an error status
 DRAWN = ".chart[data-drawn]"
 
 
@@ -30,7 +32,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     records = Records(f"sqlite:///{tmp_path_factory.mktemp('filled')}/records.db")
     for story in (SMALL, FAILED, BIG):
         fill(records, story)
-    with coordinator(records) as api:
+    with over_http(commits_of(SMALL, FAILED, BIG)) as url, coordinator(records) as api:
+        api.post("/participants", {"id": "split-0", "role": "split-server", "address": url, "info": {"units": 9000}})
         yield api
     records.close()
 
@@ -58,7 +61,7 @@ def unfold(page: Page) -> None:
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
 
 
-def by_title(page: Page, title: str) -> str:
+def by_title(title: str) -> str:
     """A chart, for `page.evaluate`."""
     return f"[...document.querySelectorAll('.chart')].find((one) => one.ariaLabel.startsWith('{title}'))"
 
@@ -66,7 +69,7 @@ def by_title(page: Page, title: str) -> str:
 # What there is to see
 
 
-def test_without_runs_the_page_says_how_to_start_one(page: Page, empty: Api) -> None:
+def test_without_runs_the_page_says_how_to_start_one(empty: Api, page: Page) -> None:
     page.goto(empty.url)
     expect(page.get_by_role("heading", name="No run yet")).to_be_visible()
     page.get_by_role("link", name="Start a run").click()
@@ -99,6 +102,17 @@ def test_a_run_shows_its_figures_and_all_its_parts(page: Page, served: Api) -> N
     expect(page.get_by_role("region", name="Rounds, newest first").get_by_role("row")).to_have_count(1 + 20)
 
 
+def test_commits_say_what_went_in_and_what_did_not(page: Page, served: Api) -> None:
+    visit(page, served, "#/runs/small")
+    page.get_by_role("link", name="Commits").click()
+    commits = page.get_by_role("region", name="Commits, newest first")
+    expect(commits.get_by_role("row")).to_have_count(1 + 20)
+    commits.get_by_text("36 units of 4 clients").first.click()
+    expect(commits.get_by_text("client-00: 9 units, 9 batches, 280 samples").first).to_be_visible()
+    commits.get_by_text("1 unit", exact=True).first.click()
+    expect(commits.get_by_text("unit 0: late: no report within 5 s").first).to_be_visible()
+
+
 def test_what_can_be_done_with_a_run_follows_from_its_state(page: Page, served: Api) -> None:
     visit(page, served, "#/runs/failed")
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
@@ -112,26 +126,26 @@ def test_what_can_be_done_with_a_run_follows_from_its_state(page: Page, served: 
 
 def test_clients_are_picked_and_hidden(page: Page, served: Api) -> None:
     visit(page, served, "#/runs/small")
-    names = f"{by_title(page, 'Accuracy')}.data.map((one) => one.name)"
+    names = f"{by_title('Accuracy')}.data.map((one) => one.name)"
     assert page.evaluate(names) == ["each client", "mean of all"]
     page.get_by_text("Pick clients").click()
     page.get_by_label("client-03").check()
-    page.wait_for_function(f"{names}.includes('client-03')")
-    page.get_by_label("Each client").uncheck()
-    page.wait_for_function(f"!{names}.includes('each client')")
+    until(page, f"{names}.includes('client-03')")
+    page.get_by_role("checkbox", name="Each client").uncheck()
+    until(page, f"!{names}.includes('each client')")
     assert page.evaluate(names) == ["client-03", "mean of all"]
     page.get_by_label("Logarithmic").check()
-    page.wait_for_function(f"{by_title(page, 'Loss')}.layout.yaxis.type === 'log'")
+    until(page, f"{by_title('Loss')}.layout.yaxis.type === 'log'")
 
 
 def test_the_timeline_says_who_was_late(page: Page, served: Api) -> None:
     visit(page, served, "#/runs/small/timeline")
     page.get_by_label("Last 10").check()
-    kind = f"{by_title(page, 'Timeline')}.data.find((one) => one.name === 'late')"
-    page.wait_for_function(f"{kind}.y.length === 2")
+    kind = f"{by_title('Timeline')}.data.find((one) => one.name === 'late')"
+    until(page, f"{kind}.y.length === 2")
     assert page.evaluate(f"{kind}.y") == ["client-02", "client-03"]
     page.get_by_label("All rounds", exact=True).check()
-    page.wait_for_function(f"{by_title(page, 'Timeline')}.data[0].type === 'heatmap'")
+    until(page, f"{by_title('Timeline')}.data[0].type === 'heatmap'")
 
 
 def test_a_run_that_does_not_exist_is_said_to_be_unknown(page: Page, served: Api, complaints: list[Complaints]) -> None:
@@ -156,30 +170,33 @@ def test_without_plotly_the_page_has_its_tables(page: Page, served: Api, complai
 
 def test_a_hundred_clients_and_five_hundred_rounds_are_all_drawn(page: Page, served: Api) -> None:
     visit(page, served, "#/runs/big")
-    chart = by_title(page, "Accuracy")
+    chart = by_title("Accuracy")
     # Each client's 500 points, and a gap after each client.
-    page.wait_for_function(f"{chart}.data[0].x.length === 100 * 501")
+    until(page, f"{chart}.data[0].x.length === 100 * 501")
     assert page.evaluate(f"{chart}.data.length") == 2
     assert page.evaluate(f"new Set({chart}.data[0].text).size") == 101
     assert page.evaluate(f"{chart}.data[1].x.length") == 500
-    path = page.evaluate(f"{chart}.querySelector('.scatterlayer path.js-line').getAttribute('d').length")
-    assert path > 100 * 500  # characters: nothing was thinned out
+    lines = f"[...{chart}.querySelector('.scatterlayer .trace').querySelectorAll('path.js-line')]"
+    assert page.evaluate(f"{lines}.length") == 100
+    # Nothing is thinned out but what falls on the same pixel: a path has some 12 characters a point.
+    assert page.evaluate(f"Math.min(...{lines}.map((one) => one.getAttribute('d').length))") > 3000
     page.get_by_text("Pick clients").click()
     page.get_by_label("client-42").check()
-    page.wait_for_function(f"{chart}.data.length === 3")
+    until(page, f"{chart}.data.length === 3")
     page.get_by_role("link", name="Clients", exact=True).click()
     expect(page.get_by_role("region", name="Clients of this run").get_by_role("row")).to_have_count(101)
     page.get_by_role("link", name="Timeline", exact=True).click()
     page.get_by_label("All rounds", exact=True).check()
-    page.wait_for_function(f"{by_title(page, 'Timeline')}.data[0].z?.length === 100")
+    until(page, f"{by_title('Timeline')}.data[0].z?.length === 100")
     page.get_by_role("link", name="Absences", exact=True).click()
-    expect(page.get_by_text("100 absences")).to_be_visible()
+    expect(page.get_by_text("100 absences", exact=True)).to_be_visible()
 
 
 # Texts
 
 
-def test_markup_in_texts_is_text(page: Page, served: Api) -> None:
+def test_markup_in_texts_is_text(page: Page, served: Api, complaints: list[Complaints]) -> None:
+    complaints[0].expected.append("/api/runs/%3Cscript%3E")  # of the run that goes by a hostile name
     served.post("/participants", {"id": "odd", "role": "client", "info": {"version": HOSTILE}})
     visit(page, served, "#/participants")
     expect(page.get_by_role("row").filter(has_text="odd")).to_contain_text(HOSTILE)
@@ -190,16 +207,20 @@ def test_markup_in_texts_is_text(page: Page, served: Api) -> None:
     expect(page.get_by_role("region", name="Errors and absences")).to_contain_text(f"failed: {HOSTILE}")
     page.get_by_role("link", name="Timeline").click()
     page.get_by_label("Last 10").check()
-    page.wait_for_function(f"{by_title(page, 'Timeline')}.data.find((one) => one.name === 'left out')?.y.length === 1")
-    page.locator(".chart .bars path").last.hover()
-    expect(page.locator(".hoverlayer")).to_contain_text("<b>bold</b>")
+    until(page, f"{by_title('Timeline')}.data.find((one) => one.name === 'left out')?.y.length === 1")
+    timeline = page.get_by_role("img", name="Timeline of the clients")
+    box = timeline.locator(".bars path").last.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
+    expect(timeline.locator(".hoverlayer")).to_contain_text("<b>bold</b>")
     page.goto(f"{served.url}/#/runs/{HOSTILE}")
     expect(page.locator("h1")).to_be_visible()
     assert page.locator("main img, main script").count() == 0
     assert page.evaluate("window.caught") is None
 
 
-def test_the_form_says_what_the_command_line_says(page: Page, served: Api) -> None:
+def test_the_form_says_what_the_command_line_says(page: Page, served: Api, complaints: list[Complaints]) -> None:
+    complaints[0].expected.append(REFUSED)
     visit(page, served, "#/new")
     for key, value in (("run.rounds", "0"), ("data.alpha", "-1"), ("model.name", "nonet"), ("run.name", "a b")):
         command = [sys.executable, "-m", "microsfl", "config", "--set", f"{key}={value}"]
@@ -217,7 +238,8 @@ def test_the_form_says_what_the_command_line_says(page: Page, served: Api) -> No
     expect(page.get_by_text("These settings make a run.")).to_be_visible()
 
 
-def test_the_form_sends_nothing_that_is_wrong(page: Page, served: Api) -> None:
+def test_the_form_sends_nothing_that_is_wrong(page: Page, served: Api, complaints: list[Complaints]) -> None:
+    complaints[0].expected.append(REFUSED)
     before = len(served.get("/runs")["runs"])
     visit(page, served, "#/new")
     page.get_by_label("run.rounds", exact=True).fill("many")

@@ -222,11 +222,14 @@ def test_a_database_that_is_up_to_date_opens_without_alembic(tmp_path: Path) -> 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-# The columns of the newest version.
+# The columns of versions 0004 and 0005.
 SPENT = (
     ("metrics", "spent"), ("metrics", "eval_spent"),
     ("rounds", "trained_at"), ("rounds", "reduce_spent"), ("rounds", "aggregate_spent"),
 )  # fmt: skip
+
+
+FOR_PEOPLE = (("runs", "ended_at"), ("runs", "class_counts"), ("participants", "restarts"))
 
 
 def dropping(column: tuple[str, str]) -> str:
@@ -237,7 +240,7 @@ def test_a_database_from_before_there_were_versions_is_adopted(lasting_url: str)
     first = Records(lasting_url)
     first.add_run(RUN)
     first.close()
-    newer = (("rounds", "absent"), ("metrics", "bytes_saved"), *SPENT)
+    newer = (("rounds", "absent"), ("metrics", "bytes_saved"), *SPENT, *FOR_PEOPLE)
     in_database(lasting_url, f"DROP TABLE {schema.VERSION_TABLE}", *map(dropping, newer))
     second = Records(lasting_url)
     assert second.runs() == [RUN]
@@ -251,11 +254,34 @@ def test_a_database_of_the_version_before_keeps_its_metrics(lasting_url: str) ->
     first.save_progress("demo", "{}", 2, metrics={(0, "a"): {"samples": 7}})
     first.close()
     back = f"UPDATE {schema.VERSION_TABLE} SET version_num = '0003'"
-    in_database(lasting_url, back, *map(dropping, SPENT))
+    in_database(lasting_url, back, *map(dropping, (*SPENT, *FOR_PEOPLE)))
     second = Records(lasting_url)
     [row] = second.metrics("demo")
     assert (row["samples"], row["spent"]) == (7, None)
+    assert second.runs()[0].ended_at is None
     second.close()
+
+
+def test_what_people_want_to_know_of_a_run_is_kept(records: Records) -> None:
+    records.add_run(RUN)
+    records.save_progress("demo", "{}", 2, ended_at=12.5)
+    records.save_class_counts("demo", [[1, 2]])
+    assert records.runs() == [replace(RUN, state="{}", revision=2, ended_at=12.5, class_counts="[[1, 2]]")]
+    records.save_progress("demo", "{}", 3)
+    assert records.runs()[0].ended_at is None  # it goes on
+
+
+def test_metrics_of_some_rounds(records: Records) -> None:
+    records.add_run(RUN)
+    records.save_progress("demo", "{}", 2, metrics={(r, c): {"samples": r} for r in range(4) for c in "ab"})
+    assert [(row["round"], row["client"]) for row in records.metrics_between("demo", 1, 3)] == [
+        (1, "a"), (1, "b"), (2, "a"), (2, "b"),
+    ]  # fmt: skip
+
+
+def test_how_often_a_participant_came_back_is_kept(records: Records) -> None:
+    records.save_participants([replace(client("a", 1.0), restarts=3), client("b", 1.0)])
+    assert [one.restarts for one in records.participants()] == [3, 0]
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(lasting_url: str) -> None:

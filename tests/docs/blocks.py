@@ -196,7 +196,9 @@ def environment() -> dict[str, str]:
     """As after `. .venv/bin/activate`, with the package that is tested."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     source = str(Path(microsfl.__file__).parent.parent)
-    return {**os.environ, "PATH": path, "PYTHONPATH": source, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    # One thread, as the services have it: several crawl on small operations where other tests want the cores as well.
+    fixed = {"PYTHONUNBUFFERED": "1", "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **fixed, "PATH": path, "PYTHONPATH": source}
 
 
 def free_ports(numbers: list[str]) -> dict[str, str]:

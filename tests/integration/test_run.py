@@ -146,7 +146,9 @@ def test_no_process_is_left(finished: Finished) -> None:
 
 def test_progress_is_a_line_a_round_where_there_is_no_terminal(finished: Finished) -> None:
     lines = finished.process.stderr.splitlines()
-    assert lines[0] == "microsfl run 'demo': filesync on digits, 5 clients, 2 split servers"
+    what, _, where = lines[0].partition("; dashboard at ")
+    assert what == "microsfl run 'demo': filesync on digits, 5 clients, 2 split servers"
+    assert where == next(one["address"] for one in processes(finished.folder) if one["role"] == "coordinator")
     assert [line.split("  ")[0] for line in lines[1:]] == ["round 1/3", "round 2/3", "round 3/3"]
 
 

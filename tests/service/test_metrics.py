@@ -165,12 +165,15 @@ def test_the_coordinator_shows_its_participants_and_runs(api: Api, plane: StandI
     begin_demo(api, plane.url)
     api.work(*CLIENTS)
     api.post("/runs", spec("second"))
+    api.post("/runs", spec("free", managed=False))
     first = Shown(api.url)
     first.check("coordinator")
     assert first.get("participants", role="client", alive="true") == 3
     assert first.get("participants", role="split-server", alive="true") == 1
     assert first.get("participants", role="fed-server", alive="false") == 0
-    assert (first.get("runs", state="finished"), first.get("runs", state="created")) == (1, 1)
+    assert (first.get("runs", state="finished"), first.get("runs", state="created")) == (1, 2)
+    assert {run for [(_, run)] in first.of("run_round")} == {"demo", "second"}
+    assert {run for [(_, run)] in first.of("run_running")} == {"demo", "second", "free"}
     assert (first.get("run_round", run="demo"), first.get("run_rounds", run="demo")) == (1, 2)
     assert (first.get("run_running", run="demo"), first.get("run_running", run="second")) == (0, 0)
     over = api.get("/runs/demo")["history"][-1]

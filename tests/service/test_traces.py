@@ -144,6 +144,15 @@ def test_a_vanilla_unit_with_a_commit_of_its_own(spans: Collector) -> None:
     assert asked.began <= commit.began <= commit.ended <= asked.ended
 
 
+def test_a_unit_that_nothing_comes_back_for(spans: Collector) -> None:
+    trained(spec_of(strategy={"name": "cse-fsl", "send_every": 1}), spans, in_flight=2)
+    found = spans.of(IDS.trace)
+    unit = named(found, "unit", "client")
+    asked, back = (named(found, path, "client") for path in ("/v1/forward", "/v1/backward"))
+    assert unit.began <= asked.began <= back.ended <= unit.ended
+    assert named(found, "commit", "split-server").parent == unit.id
+
+
 def test_servers_alone_make_the_same_trace(spans: Collector) -> None:
     """No header comes from a client that does not take part, as from `RemoteBody`."""
     trained(spec_of(), spans, client=0.0)

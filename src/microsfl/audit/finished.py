@@ -13,10 +13,9 @@ from ..core.cut import Parts
 from ..core.partition import IntArray, set_aside
 from ..core.unit import seed_of
 from ..device import choose_device
-from ..errors import InputError, InvalidSetting
-from ..launch.spec_file import read_spec
+from ..errors import InvalidSetting
+from ..finished.trained import check_finished, read_parts, spec_of
 from ..spec import RunSpec
-from ..wire.tensors import decode
 from ..zoo.datasets import labels, load_data, take
 from ..zoo.deal import deal
 from ..zoo.parts import build_parts
@@ -50,10 +49,7 @@ def read_run(folder: Path, path: str | None = None) -> FinishedRun:
     Raises:
         InvalidSetting: when it is no run folder, the run is not finished, or nothing of it crosses a cut.
     """
-    file = folder / "run.toml"
-    if not file.is_file():
-        raise InvalidSetting(f"{folder} is not a run folder: it has no run.toml.")
-    spec = read_spec(file)
+    spec = spec_of(folder)
     if path is not None:
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
     if not spec.strategy.traits.split:
@@ -61,14 +57,8 @@ def read_run(folder: Path, path: str | None = None) -> FinishedRun:
             f"strategy.name = '{spec.strategy.name}' does not cut the model: no smashed data crosses a cut, and there "
             "is nothing that this audit could look at."
         )
-    if not (folder / "summary.json").is_file():
-        raise InvalidSetting(
-            f"The run in {folder} is not finished: it has no summary.json. `microsfl resume {folder}` goes on with it."
-        )
-    parts = build_parts(spec, [spec.model.name])
-    for name, part in (("front", parts.front), ("body", parts.body), ("tail", parts.tail)):
-        _load(part, folder / "model" / f"{name}.safetensors")
-    return FinishedRun(spec, parts)
+    check_finished(folder)
+    return FinishedRun(spec, read_parts(spec, folder))
 
 
 def untrained(spec: RunSpec, seed: int) -> Parts:
@@ -124,16 +114,6 @@ def _some(indices: IntArray, count: int, seed: int) -> IntArray:
     """At most `count` of the indices, ascending."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     return np.sort(rng.permutation(indices)[:count])
-
-
-def _load(part: nn.Module, file: Path) -> None:
-    try:
-        weights = decode(file.read_bytes()).tensors
-        part.load_state_dict(weights)
-    except OSError as error:
-        raise InvalidSetting(f"{file} cannot be read: {error.strerror}. Is the run finished?") from None
-    except (InputError, RuntimeError) as error:
-        raise InvalidSetting(f"{file} is not that part of the run's model: {str(error).splitlines()[0]}") from None
 
 
 def device_of(name: str) -> torch.device:

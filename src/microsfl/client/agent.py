@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import secrets
 import signal
 import threading
 import time
@@ -115,6 +116,7 @@ class Agent:
         self.settings = settings
         self.device = choose_device(settings.device)
         self.traces = open_traces(settings.otel_endpoint, settings.otel_ratio, ROLE, settings.ids[0])
+        self.process = secrets.token_hex(6)  # another one when the client comes back as another process
         self.http = Http(settings.retry_s)
         self.coordinator = Coordinator(self.http, settings.coordinator)
         self.runs = Runs(settings, self.coordinator)
@@ -152,8 +154,9 @@ class Agent:
         yield from self.http.tries.points()
 
     def register(self) -> None:
+        me = {"version": __version__, "device": str(self.device), "process": self.process}
         for client in self.settings.ids:
-            self.coordinator.register(client, {"version": __version__, "device": str(self.device)})
+            self.coordinator.register(client, me)
 
     def _keep_saying(self) -> None:
         """Who trains for minutes does not poll; the coordinator is to know all the same that it is there."""

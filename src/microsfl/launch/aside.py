@@ -1,6 +1,8 @@
 """What the launcher has to know, or to write, that takes torch: a child of the fork server does it, so that the
 launcher need not spend a second on importing torch as well.
 
+The coordinator starts such a child too, as `python -m microsfl.launch.aside FUNCTION`.
+
 Questions and answers are JSON. Where nothing can be forked, this process does it itself; so it does when the child has
 no answer, and what went wrong with it is raised here then.
 """
@@ -73,3 +75,7 @@ def _named(function: str) -> Callable[[Json], Json]:
     module, name = function.split(":")
     found: Callable[[Json], Json] = getattr(import_module(module), name)
     return found
+
+
+if __name__ == "__main__":
+    main()

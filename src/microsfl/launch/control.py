@@ -45,6 +45,10 @@ class Control(Coordinator):
         if self._ask("POST", "/api/runs", spec.model_dump(mode="json"))["state"] == "created":
             self.start()
 
+    def tell_class_counts(self, class_counts: list[list[int]]) -> None:
+        """How the run's data is divided, for the dashboard."""
+        self._ask("POST", f"/api/runs/{self.name}/partition", {"class_counts": class_counts})
+
     def start(self) -> None:
         self._ask("POST", f"/api/runs/{self.name}/start")
 

@@ -171,6 +171,7 @@ class Federation:
 
     def _begin(self) -> None:
         self.control.create(self.spec, resume=self.resumes)
+        self.control.tell_class_counts(self.class_counts)
         self.control.start()
         self._began = True
 
@@ -200,7 +201,7 @@ class Federation:
             graph_cache_mb=servers.graph_cache_mb,
             weights_cache_mb=servers.weights_cache_mb,
             device=servers.device,
-            threads=1,
+            threads=servers.threads,
         )
 
     def _fed_server(self) -> FedServerSettings:

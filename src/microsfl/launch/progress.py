@@ -16,6 +16,7 @@ from rich.text import Text
 
 from ..spec import RunSpec
 from .child import Child
+from .control import Control
 from .readable import counted, duration, rounded
 from .supervisor import Supervisor
 
@@ -30,6 +31,9 @@ class Shown(Protocol):
 
     @property
     def spec(self) -> RunSpec: ...
+
+    @property
+    def control(self) -> Control: ...
 
     @property
     def children(self) -> Sequence[Child]: ...
@@ -51,7 +55,7 @@ def progress(federation: Shown) -> Iterator[Callable[[Json], None]]:
 
 
 class Lines:
-    """A line when the run begins, for each round, and for each process that is started again."""
+    """A line when the run begins, with the dashboard's address, for each round, and for each restart of a process."""
 
     def __init__(self, federation: Shown) -> None:
         self.federation = federation
@@ -62,7 +66,7 @@ class Lines:
     def show(self, run: Json) -> None:
         if self.rounds < 0:
             self.rounds = 0
-            click.echo(title(self.federation.spec), err=True)
+            click.echo(f"{title(self.federation.spec)}; {dashboard(self.federation)}", err=True)
         reports = self.federation.supervisor.reports
         for report in reports[self.reported :]:
             click.echo(report, err=True)
@@ -99,7 +103,8 @@ class Screen:
         if self.run is not None and self.run["state"] == "finished":
             return Group(head, *self._rounds(), Text("ending the processes, writing the results …", style="dim"))
         restarts = [Text(report, style="yellow") for report in self.federation.supervisor.reports[-3:]]
-        return Group(head, *self._rounds(), processes(self.federation.children), *restarts)
+        where = [] if self.run is None else [Text(dashboard(self.federation), style="dim")]
+        return Group(head, *self._rounds(), processes(self.federation.children), *restarts, *where)
 
     def _rounds(self) -> list[Table | Text]:
         if self.run is None:
@@ -132,6 +137,11 @@ def title(spec: RunSpec) -> str:
     clients = counted(spec.run_clients, "client")
     data = "the clients' own data" if spec.data.partition == "own" else spec.data.dataset
     return f"microsfl run '{spec.run.name}': {spec.strategy.name} on {data}, {clients}{split}"
+
+
+def dashboard(federation: Shown) -> str:
+    """Where the run can be watched, once its coordinator is there."""
+    return f"dashboard at {federation.control.url}"
 
 
 def line(result: Json, rounds: int) -> str:

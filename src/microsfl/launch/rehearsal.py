@@ -35,17 +35,18 @@ class Rehearsal:
     class_counts: IntArray
 
 
-def rehearse(spec: RunSpec, data: Data | None = None) -> Rehearsal:
+def rehearse(spec: RunSpec, data: Data | None = None, *, devices: bool = True) -> Rehearsal:
     """Build everything that the run will need, and send two samples through the model.
 
     Args:
         spec: resolved. Its model and data set functions are the user's own and may be imported.
         data: what the specification names, where it is loaded already and divided among the clients.
+        devices: whether the specification's devices are to be on this machine.
 
     Raises:
         InputError: what a process of the run would find wrong with the specification.
     """
-    for device in {spec.servers.device, spec.servers.client_device}:
+    for device in {spec.servers.device, spec.servers.client_device} if devices else ():
         choose_device(device)
     parts = build_parts(spec, [spec.model.name])
     load_front(spec, parts.front)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from .child import Child
+from .readable import counted
 
 LOOK_EVERY_S = 0.05
 FIRST_PAUSE_S = 0.1
@@ -67,6 +68,6 @@ class Supervisor:
         del self._due_at[child.name]
         ending = child.ending()
         child.restart()
-        times = f"{child.restarts} times" if self.limit is None else f"{child.restarts} of {self.limit} times"
+        times = counted(child.restarts, "time") if self.limit is None else f"{child.restarts} of {self.limit} times"
         self.reports.append(f"{child.name} ended with {ending}; started again ({times})")
         self.on_change()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,8 +83,12 @@ def _check_managed(spec: RunSpec) -> None:
 def signals_unwind() -> Iterator[None]:
     """Let SIGTERM and SIGINT unwind the stack, so that what was begun is ended.
 
-    Python leaves SIGINT ignored where a shell script started it in the background, which servers do not.
+    Python leaves SIGINT ignored where a shell script started it in the background, which servers do not. In any other
+    thread than the main one, which alone gets signals, this has no effect.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def leave(_: int, __: FrameType | None) -> None:
         raise SystemExit(TERMINATED)

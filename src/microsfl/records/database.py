@@ -11,7 +11,7 @@ import json
 import re
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,17 +56,20 @@ class Participant:
     info: dict[str, Any]
     first_seen: float
     last_seen: float
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as it is kept; `spec` and `state` are JSON text."""
+    """A run as it is kept; `spec`, `state` and `class_counts` are JSON text."""
 
     name: str
     spec: str
     state: str
     revision: int
     created_at: float
+    ended_at: float | None = None
+    class_counts: str | None = None
 
 
 @dataclass
@@ -116,7 +119,10 @@ class Records:
         """All, by id."""
         with self._transaction() as connection:
             rows = connection.execute(select(tables.participants).order_by(tables.participants.c.id)).mappings()
-            return [Participant(**{**row, "info": json.loads(row["info"])}) for row in rows]
+            return [
+                Participant(**{**row, "info": json.loads(row["info"]), "restarts": row["restarts"] or 0})
+                for row in rows
+            ]
 
     def save_participants(self, participants: Iterable[Participant]) -> None:
         """Insert or replace them all in one transaction."""
@@ -149,21 +155,27 @@ class Records:
         state: str,
         revision: int,
         *,
+        ended_at: float | None = None,
         rounds: Mapping[int, Row] | None = None,
         metrics: Mapping[tuple[int, str], Row] | None = None,
     ) -> None:
-        """Steps of a run in one transaction: its state, and whatever columns of its rounds and of its metrics (by round
-        and client) they brought; columns that are not named keep their values."""
+        """Steps of a run in one transaction: its state, when it ended if it has, and whatever columns of its rounds and
+        of its metrics (by round and client) they brought; columns that are not named keep their values."""
         with self._transaction() as connection:
-            connection.execute(
-                update(tables.runs).where(tables.runs.c.name == run).values(state=state, revision=revision)
-            )
+            now = {"state": state, "revision": revision, "ended_at": ended_at}
+            connection.execute(update(tables.runs).where(tables.runs.c.name == run).values(now))
             about = [{"run": run, "round": round_, **values} for round_, values in (rounds or {}).items()]
             _upsert(connection, tables.rounds, about)
             told = [
                 {"run": run, "round": key[0], "client": key[1], **values} for key, values in (metrics or {}).items()
             ]
             _upsert(connection, tables.metrics, told)
+
+    def save_class_counts(self, run: str, class_counts: Sequence[Sequence[int]]) -> None:
+        """Keep how a run's data is divided: samples of each class, for each client."""
+        text = json.dumps(class_counts)
+        with self._transaction() as connection:
+            connection.execute(update(tables.runs).where(tables.runs.c.name == run).values(class_counts=text))
 
     def rounds(self, run: str) -> list[Row]:
         """The run's rounds in order; keys as in the table, without `run`."""
@@ -173,6 +185,11 @@ class Records:
         """The run's (or one round's) metrics by round and client; keys as in the table, without `run`."""
         only = None if round_ is None else tables.metrics.c.round == round_
         return self._rows_of(run, tables.metrics, only)
+
+    def metrics_between(self, run: str, first: int, end: int) -> list[Row]:
+        """Those of the rounds from `first` to the one before `end`."""
+        column = tables.metrics.c.round
+        return self._rows_of(run, tables.metrics, (column >= first) & (column < end))
 
     def _rows_of(self, run: str, table: Table, only: Any = None) -> list[Row]:
         columns = [column for column in table.c if column.name != "run"]

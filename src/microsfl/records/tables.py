@@ -17,6 +17,7 @@ participants = Table(
     Column("info", Text, nullable=False),  # a JSON object
     Column("first_seen", Double, nullable=False),
     Column("last_seen", Double, nullable=False),
+    Column("restarts", Integer),  # how often it came back as another process
 )
 
 runs = Table(
@@ -27,6 +28,8 @@ runs = Table(
     Column("state", Text, nullable=False),  # core.rounds.to_json
     Column("revision", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Column("class_counts", Text),  # JSON: train samples of each class, a list for each client; where they are known
 )
 
 rounds = Table(

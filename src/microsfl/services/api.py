@@ -92,16 +92,13 @@ class ParticipantJson(BaseModel):
     info: dict[str, Any]
     first_seen: float
     last_seen: float
+    restarts: int = Field(description="how often it came back as another process")
     alive: bool = Field(description="heard of within its lease")
 
 
 class Registered(ParticipantJson):
     split_servers: list[str] = Field(description="URLs to ask, as in the answer to a poll")
     fed_server: str | None
-
-
-class Participants(BaseModel):
-    participants: list[ParticipantJson]
 
 
 class RoundResult(BaseModel):
@@ -242,7 +239,7 @@ def run_json(run: Run, history_from: int = 0) -> RunJson:
         body_version=state.body_version,
         client_version=state.client_version,
         clients=list(state.clients),
-        progress=_progress(state),
+        progress=progress_of(state),
         overdue=state.overdue,
         away=sorted(state.away),
         spec=run.spec_json,
@@ -265,7 +262,8 @@ def task_json(run: Run, task: Task) -> TaskJson:
     )
 
 
-def _progress(state: RunState) -> dict[str, Progress]:
+def progress_of(state: RunState) -> dict[str, Progress]:
+    """What each client that has a part in the phase has to do."""
     if state.phase is None:
         return {}
     evaluating = state.phase is Phase.EVALUATING

@@ -6,17 +6,27 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
 
+ANY_RUN = "runs"
+
+
+def run_topic(run: str) -> str:
+    return f"run/{run}"
+
+
+def client_topic(client: str) -> str:
+    return f"client/{client}"
+
 
 class Bells:
     """One event loop's bells. A caller who awaits anything between looking and waiting may miss a ring."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._closed = False
+        self.closed = False
 
     async def wait(self, topics: Iterable[str], timeout_s: float) -> bool:
         """Until one of `topics` rings, which is True, or `timeout_s` have passed, or the bells are closed."""
-        if self._closed or timeout_s <= 0:
+        if self.closed or timeout_s <= 0:
             return False
         woken, topics = asyncio.Event(), set(topics)
         for topic in topics:
@@ -29,7 +39,7 @@ class Bells:
         finally:
             for topic in topics:
                 self._leave(topic, woken)
-        return not self._closed
+        return not self.closed
 
     def ring(self, topics: Iterable[str]) -> None:
         for topic in topics:
@@ -38,7 +48,7 @@ class Bells:
 
     def close(self) -> None:
         """Wake everybody, and let nobody wait any more."""
-        self._closed = True
+        self.closed = True
         self.ring(self._waiting)
 
     def _leave(self, topic: str, woken: asyncio.Event) -> None:

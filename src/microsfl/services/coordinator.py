@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from .. import __version__
@@ -21,12 +21,10 @@ from ..config import CoordinatorSettings
 from ..process import start_logging
 from ..records import Records
 from ..spec import RunSpec
-from . import http, pages
+from . import for_people, http, pages
 from .api import (
-    ErrorJson,
     Health,
     Metrics,
-    Participants,
     Poll,
     PollAnswer,
     Registered,
@@ -34,7 +32,6 @@ from .api import (
     ReportAnswer,
     Rounds,
     RunJson,
-    RunName,
     Runs,
     WaitS,
     participant_json,
@@ -42,25 +39,22 @@ from .api import (
     run_json,
     task_json,
 )
+from .at_hand import RESPONSES, AtHand, InPath, at_hand, director_of
 from .coordinator_points import points
 from .data_plane import DataPlane
 from .director import Director
 from .insist import PATIENCE_S, insist
 from .json_body import JsonRoute, QuickRoute, Shortcut, on_invalid_request
 from .meter import Meter, Requests, metrics_route
+from .origin import SameOrigin
+from .overview import View
 from .reports import Report, event_of
+from .resolver import Resolver
 from .roster import CLIENT, SPLIT_SERVER
 from .spent import Profile, profile_of
 
 ROLE = "coordinator"
 THREADS = 32
-
-InPath = Annotated[RunName, Path(description="The run's name.")]
-
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorJson, "description": "The request is wrong."},
-    "5XX": {"model": ErrorJson, "description": "Something behind the coordinator failed; try again later."},
-}
 
 # What each client asks every few seconds.
 quick = APIRouter(prefix="/api", route_class=QuickRoute, responses=RESPONSES)
@@ -72,10 +66,11 @@ def create_app(
     clock: Callable[[], float] = time.time,
     data_plane: DataPlane | None = None,
     patience_s: float = PATIENCE_S,
+    resolver: Resolver | None = None,
 ) -> FastAPI:
     """The coordinator as an ASGI app; `app.state.director.stop` answers the open long polls.
 
-    `patience_s` is how long it goes on trying to write to a database that is away.
+    `patience_s` is how long it goes on trying to write to a database that is away; `resolver` checks what is filled in.
 
     Raises:
         StoreCorrupt, StoreUnavailable: when the records cannot be read.
@@ -93,7 +88,9 @@ def create_app(
         yield
         await director.close()
 
+    requests = Requests(lambda: app.routes)
     app = FastAPI(
+        routes=[metrics_route(lambda: (*points(director, records, plane), *requests.points()))],
         title="microsfl coordinator",
         version=__version__,
         description="Participants, runs, rounds and metrics of split federated learning. No tensor comes here.",
@@ -102,14 +99,14 @@ def create_app(
         exception_handlers=handlers,
     )
     app.state.director = director
+    app.state.at_hand = AtHand(director, plane, View(director, clock()), resolver or Resolver())
     app.add_middleware(Shortcut, routes=quick.routes, handlers=handlers)
+    app.add_middleware(SameOrigin)
+    app.add_middleware(Meter, requests=requests)  # around all of them
     app.include_router(quick)
     app.include_router(router)
+    app.include_router(for_people.router)
     app.include_router(pages.router)
-    # The outermost layer, so that it sees what goes through the shortcut too.
-    requests = Requests(lambda: app.routes)
-    app.add_middleware(Meter, requests=requests)
-    app.router.routes.append(metrics_route(lambda: (*points(director, records, plane), *requests.points())))
     return app
 
 
@@ -123,15 +120,10 @@ def main(settings: CoordinatorSettings) -> None:
     start_logging(ROLE, settings.log_level)
     records = asyncio.run(insist(partial(Records, settings.records_url)))
     try:
-        app = create_app(records)
+        app = create_app(records, resolver=Resolver(settings.allow_models, settings.allow_datasets))
         http.serve(app, http.listen(settings), role=ROLE, on_stop=app.state.director.stop)
     finally:
         records.close()
-
-
-def director_of(request: Request) -> Director:
-    director: Director = request.app.state.director
-    return director
 
 
 @quick.post("/tasks/poll", tags=["clients"], summary="The open tasks of some clients, now or as soon as there is one")
@@ -171,12 +163,6 @@ async def health() -> Health:
     return Health(version=__version__)
 
 
-@router.get("/participants", tags=["participants"], summary="Everybody who ever registered")
-async def participants(request: Request) -> Participants:
-    roster = director_of(request).roster
-    return Participants(participants=[participant_json(one, roster.alive(one.id)) for one in roster.all()])
-
-
 @router.post(
     "/runs",
     status_code=201,
@@ -192,7 +178,11 @@ async def create_run(
         Body(description="A resolved run specification.", examples=[RunSpec().model_dump(mode="json")]),
     ],
 ) -> RunJson:
-    run, created = await director_of(request).create(RunSpec.parse(spec))
+    here = at_hand(request)
+    run, created = await here.director.create(RunSpec.parse(spec))
+    counts = here.resolver.class_counts(run.spec) if created else None
+    if counts is not None:
+        await here.director.keep_class_counts(run.name, counts)
     if not created:
         response.status_code = 200
     return run_json(run)

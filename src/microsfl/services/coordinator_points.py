@@ -51,8 +51,9 @@ def _participants(roster: Roster) -> Iterator[Point]:
 def _run(run: Run) -> Iterator[Point]:
     labels, state = {"run": run.name}, run.state
     yield "microsfl_run_running", labels, float(state.status is Status.RUNNING)
-    yield "microsfl_run_round", labels, state.round
-    yield "microsfl_run_rounds", labels, state.rounds
+    if state.managed:  # of any other the coordinator does not know the round
+        yield "microsfl_run_round", labels, state.round
+        yield "microsfl_run_rounds", labels, state.rounds
     yield "microsfl_run_away_clients", labels, len(state.away)
     yield "microsfl_run_overdue", labels, float(state.overdue)
     last = next((row for row in reversed(run.rounds.values()) if row.get("ended_at") is not None), {})

@@ -22,6 +22,7 @@ from ..records import Row
 from ..spec import RunSpec
 from ..telemetry.histogram import REDUCE_BOUNDS, Histogram
 from ..wire.timing import HEADER, Timing, read_timing
+from .shown import CommitJson
 from .spent import spent_there
 
 BUDGET_S = 600.0
@@ -77,6 +78,11 @@ class PartialsAnswer(BaseModel):
 
 class AggregateAnswer(Committed):
     version: NonNegativeInt
+
+
+class CommitsAnswer(BaseModel):
+    commits: list[CommitJson]
+    newest: NonNegativeInt
 
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -136,7 +142,7 @@ class DataPlane:
 
     async def _ask_for_help(self, url: str, message: dict[str, Any]) -> None:
         try:
-            await asyncio.to_thread(self._post, url, message, PartialsAnswer)
+            await asyncio.to_thread(self._ask, url, message, PartialsAnswer)
         except (_TryAgain, MicrosflError) as error:
             event("no help with a reduce", url=url, error=str(error))
 
@@ -148,11 +154,26 @@ class DataPlane:
         message = {"run": run, "round": round_, "clients": list(clients), "last": last}
         return await self._call(servers, "/v1/aggregate", message, AggregateAnswer)
 
+    async def commits(self, servers: Servers, run: str, after: int, within_s: float) -> CommitsAnswer:
+        """The commits of the body that follow on a version, as the store has them now."""
+        return await self._call(
+            servers, f"/v1/runs/{run}/commits?after={after}", None, CommitsAnswer, within_s=within_s
+        )
+
     async def _call(
-        self, servers: Servers, path: str, message: dict[str, Any], answer: type[Answer], first: int | None = None
+        self,
+        servers: Servers,
+        path: str,
+        message: dict[str, Any] | None,
+        answer: type[Answer],
+        first: int | None = None,
+        *,
+        within_s: float | None = None,
     ) -> Answer:
+        """Ask one server after another, with POST, or with GET where there is no message."""
+        budget_s = self.budget_s if within_s is None else within_s
         began = time.monotonic()
-        deadline = began + self.budget_s
+        deadline = began + budget_s
         first, attempt = random.randrange(1 << 16) if first is None else first, 0
         while True:
             urls = servers()
@@ -160,21 +181,24 @@ class DataPlane:
                 if not urls:
                     raise _TryAgain("none is registered")
                 url = urls[(first + attempt) % len(urls)] + path
-                found = await asyncio.to_thread(self._post, url, message, answer)
-                self.seconds.setdefault(path, Histogram(REDUCE_BOUNDS)).observe(time.monotonic() - began)
+                found = await asyncio.to_thread(self._ask, url, message, answer)
+                if message is not None:
+                    self.seconds.setdefault(path, Histogram(REDUCE_BOUNDS)).observe(time.monotonic() - began)
                 return found
             except _TryAgain as error:
                 pause_s = _pause_s(attempt, len(urls))
                 if time.monotonic() + pause_s > deadline:
-                    raise Unreachable(f"No server answered {path} within {self.budget_s:g} s; last: {error}.") from None
+                    raise Unreachable(f"No server answered {path} within {budget_s:g} s; last: {error}.") from None
                 event("data plane call failed", path=path, attempt=attempt, error=str(error))
             await asyncio.sleep(pause_s)
             attempt += 1
-            self.retries[path] += 1
+            if message is not None:
+                self.retries[path] += 1
 
-    def _post(self, url: str, message: dict[str, Any], answer: type[Answer]) -> Answer:
+    def _ask(self, url: str, message: dict[str, Any] | None, answer: type[Answer]) -> Answer:
         try:
-            response = self._pool.request("POST", url, json=message, redirect=False)
+            method = "POST" if message is not None else "GET"
+            response = self._pool.request(method, url, json=message, redirect=False)
             payload = response.json()
         except (urllib3.exceptions.HTTPError, ValueError) as broken:
             raise _TryAgain(f"{url}: {broken}") from None

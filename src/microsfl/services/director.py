@@ -23,7 +23,7 @@ from ..process import log
 from ..records import Records, Row
 from ..spec import RunSpec
 from .adoption import check_resolved, go_on, prepare
-from .bells import Bells
+from .bells import ANY_RUN, Bells, client_topic, run_topic
 from .data_plane import DataPlane, aggregated_row, reduced_row
 from .insist import PATIENCE_S, insist
 from .intake import Intake
@@ -39,6 +39,7 @@ BRIEFLY_S = 1.0
 class Director:
     """Holds the runs, hands out tasks, and drives the data plane. Its coroutines belong to one event loop.
 
+    `changes` counts what happened to any run; `bells` ring then.
     `patience_s` is how long it goes on trying to write to a database that is away.
 
     Raises, when it is made:
@@ -52,7 +53,7 @@ class Director:
         self._records, self._clock, self._data_plane, self._patience_s = records, clock, data_plane, patience_s
         self._intake = Intake(records, self.roster, clock, patience_s, self._go_on)
         self._runs = {record.name: load(records, record, clock()) for record in records.runs()}
-        self._bells = Bells()
+        self.bells, self.changes = Bells(), 0
         self._creating = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -67,7 +68,7 @@ class Director:
 
     def stop(self) -> None:
         """Answer every long poll, now and from now on at once."""
-        self._bells.close()
+        self.bells.close()
 
     async def close(self) -> None:
         """End the background work; what it was about stays pending in the records."""
@@ -114,6 +115,7 @@ class Director:
             run = Run(spec, now, state, now)
             await insist(partial(self._add, run), self._patience_s, self._records.count_retry)
             self._runs[run.name] = run
+        self._tell(run, ())
         log_event("run created", run=run.name, round=state.round, begins=state.begins)
         return run, True
 
@@ -125,7 +127,7 @@ class Director:
         """
         run = self.run(name)
         if run.revision <= after:
-            await self._bells.wait([_run_topic(run)], wait_s)
+            await self.bells.wait([run_topic(run.name)], wait_s)
         return run
 
     async def start(self, name: str) -> Run:
@@ -169,6 +171,11 @@ class Director:
             await self.offer_clients()
         return run
 
+    async def keep_class_counts(self, name: str, counts: list[list[int]]) -> None:
+        """Keep how a run's data is divided."""
+        await asyncio.to_thread(self._records.save_class_counts, self.run(name).name, counts)
+        self.run(name).class_counts = counts
+
     async def metrics(self, name: str) -> list[Row]:
         """The run's metrics, a row for each round and client.
 
@@ -176,6 +183,10 @@ class Director:
             RunNotFound
         """
         return await asyncio.to_thread(self._records.metrics, self.run(name).name)
+
+    async def metrics_between(self, name: str, first: int, end: int) -> list[Row]:
+        """Those of the rounds from `first` to the one before `end`."""
+        return await asyncio.to_thread(self._records.metrics_between, name, first, end)
 
     # Clients
 
@@ -208,7 +219,7 @@ class Director:
         await self.offer_clients()
         until = time.monotonic() + wait_s
         while not (tasks := self._tasks(clients, in_hand)):
-            if not await self._bells.wait(map(_client_topic, clients), until - time.monotonic()):
+            if not await self.bells.wait(map(client_topic, clients), until - time.monotonic()):
                 return self._tasks(clients, in_hand)
         return tasks
 
@@ -225,7 +236,7 @@ class Director:
             self.roster.heard_of([client])
         accepted = await self._intake.take(run, event, metrics, client)
         if self._tasks([client], ()):  # of another run, it may be
-            self._bells.ring([_client_topic(client)])
+            self.bells.ring([client_topic(client)])
         return accepted
 
     def _tasks(self, clients: Sequence[str], in_hand: Iterable[tuple[str, Task]]) -> list[tuple[Run, Task]]:
@@ -262,8 +273,9 @@ class Director:
         self._carry_out(run, commands)
 
     def _tell(self, run: Run, commands: Iterable[Command]) -> None:
-        called = [_client_topic(command.client) for command in commands if isinstance(command, Train | Evaluate)]
-        self._bells.ring([_run_topic(run), *called])
+        called = [client_topic(command.client) for command in commands if isinstance(command, Train | Evaluate)]
+        self.changes += 1
+        self.bells.ring([run_topic(run.name), ANY_RUN, *called])
         if commands or run.state.ended:
             phase, reason = run.state.phase, run.state.reason
             log_event("run", run=run.name, state=run.state.status, phase=phase, round=run.state.round, reason=reason)
@@ -335,11 +347,3 @@ class Director:
 def _is_at(run: Run, task: Task) -> bool:
     """Whether a client that was given `task` has not reported it: it is open, or the round went on without it."""
     return task == task_of(run.state, task.client) or task.client in run.state.away
-
-
-def _run_topic(run: Run) -> str:
-    return f"run/{run.name}"
-
-
-def _client_topic(client: str) -> str:
-    return f"client/{client}"

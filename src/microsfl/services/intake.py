@@ -55,8 +55,10 @@ class Steps:
         for step in self.made:
             _merge(about, step.rounds)
             _merge(metrics, step.metrics)
-        state, revision = to_json(self.draft.state), self.draft.revision
-        records.save_progress(self.draft.name, state, revision, rounds=about, metrics=metrics)
+        run = self.draft
+        records.save_progress(
+            run.name, to_json(run.state), run.revision, ended_at=run.ended_at, rounds=about, metrics=metrics
+        )
 
 
 class Intake:

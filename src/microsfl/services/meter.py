@@ -50,7 +50,7 @@ class Requests:
     def _look_up(self, method: str, path: str) -> Counted:
         if self._patterns is None:
             self._patterns = list(_with_paths(self._get_routes()))
-        found = next((route.path for route in self._patterns if route.path_regex.match(path)), OTHER)
+        found = next((route.path or "/" for route in self._patterns if route.path_regex.match(path)), OTHER)
         known = method if method in METHODS else OTHER
         counted = self.counted.setdefault((known, found), Counted())
         if (known, found) == (method, path):

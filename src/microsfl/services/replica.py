@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,7 @@ class Replica:
     messages: path -> (type of the request, function to its answer). calls: path -> function from JSON to JSON.
     weights: (run, version or None for the newest) -> (version, weights file). status: run -> newest version and open
     round. update, handed_on: (run, round, client) -> what the client uploaded, without weights or the weights alone.
+    commits: (run, version) -> the commits that follow on it; it may be called from any thread.
     info: figures for the coordinator. stopwatch: measures what goes through `answer` and `call`. points: the metrics
     that it has besides those of every replica. tracing: where units are followed.
     """
@@ -65,6 +67,7 @@ class Replica:
     stopwatch: Stopwatch
     update: Callable[[str, int, str], bytes] = lambda *_: b""
     handed_on: Callable[[str, int, str], bytes] = lambda *_: b""
+    commits: Callable[[str, int], Json] | None = None
     close: Callable[[], None] = lambda: None
     points: Callable[[], Iterable[Point]] = tuple
     tracing: Tracing | None = None
@@ -143,15 +146,8 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
         run = check_id(request.path_params["run"], "run")
         number = _version(request.path_params["version"])
         (version, content), timing = await replica.called(replica.weights, run, number)
-        return _binary(content, timing, {"x-microsfl-version": str(version)})
-
-    def update_route(path: str, function: Callable[[str, int, str], bytes]) -> Route:
-        async def endpoint(request: Request) -> Response:
-            run, client = (check_id(request.path_params[name], name) for name in ("run", "client"))
-            round_ = _number(request.path_params["round"], "Round")
-            return _binary(*await replica.called(function, run, round_, client))
-
-        return Route(path, endpoint)
+        as_file = f'attachment; filename="{run}-{replica.role}-{version}.safetensors"'  # for browsers
+        return _binary(content, timing, {"x-microsfl-version": str(version), "content-disposition": as_file})
 
     async def status(request: Request) -> Response:
         return JSONResponse(await replica.run(replica.status, check_id(request.path_params["run"], "run")))
@@ -166,7 +162,12 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
     ]
     if "/v1/updates" in replica.messages:
         path = "/v1/runs/{run}/rounds/{round}/updates/{client}"
-        routes += [update_route(path, replica.update), update_route(f"{path}/weights", replica.handed_on)]
+        routes += [
+            _update_route(replica, path, replica.update),
+            _update_route(replica, f"{path}/weights", replica.handed_on),
+        ]
+    if replica.commits is not None:
+        routes.append(_commits_route(replica.commits))
     requests = Requests(lambda: routes)
     meter = Middleware(Meter, requests=requests)
     return Starlette(
@@ -182,6 +183,26 @@ def _lifespan(replica: Replica) -> Lifespan[Starlette]:
         replica.close()
 
     return lifespan
+
+
+def _update_route(replica: Replica, path: str, function: Callable[[str, int, str], bytes]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        run, client = (check_id(request.path_params[name], name) for name in ("run", "client"))
+        round_ = _number(request.path_params["round"], "Round")
+        return _binary(*await replica.called(function, run, round_, client))
+
+    return Route(path, endpoint)
+
+
+def _commits_route(function: Callable[[str, int], Json]) -> Route:
+    """It only reads files, and need not wait for the compute thread."""
+
+    async def endpoint(request: Request) -> Response:
+        run = check_id(request.path_params["run"], "run")
+        after = _number(request.query_params.get("after", "0"), "Version")
+        return JSONResponse(await asyncio.to_thread(function, run, after))
+
+    return Route("/v1/runs/{run}/commits", endpoint)
 
 
 def text_field(call: Json, name: str, what: str | None = None) -> str:
@@ -206,6 +227,7 @@ class Heartbeat:
     def __init__(self, settings: ReplicaSettings, port: int, replica: Replica) -> None:
         self.url = f"{settings.coordinator}/api/participants"
         self.replica = replica
+        self.process = secrets.token_hex(6)  # another one when this server comes back as another process
         self.me: Json = {
             "id": settings.participant_id(replica.role, port),
             "role": replica.role,
@@ -228,7 +250,7 @@ class Heartbeat:
                 return
 
     def _register(self) -> bool:
-        body = json.dumps({**self.me, "info": self.replica.figures()})
+        body = json.dumps({**self.me, "info": {**self.replica.figures(), "process": self.process}})
         try:
             answer = self.http.request("POST", self.url, body=body, headers={"content-type": "application/json"})
         except urllib3.exceptions.HTTPError:

@@ -17,6 +17,7 @@ from ..errors import ClientNotFound, InvalidId, OperationError
 from ..process import event
 from ..records import Participant, Records
 
+PROCESS = "process"  # in what a participant tells about itself: a token that each process makes up
 CLIENT = "client"
 SPLIT_SERVER = "split-server"
 FED_SERVER = "fed-server"
@@ -80,8 +81,8 @@ class Roster:
         known = self._known.get(id_)
         if known is not None and known.role != role:
             raise InvalidId(f"participant id '{id_}' is that of a {known.role}; register the {role} under another.")
-        first_seen = known.first_seen if known else now
-        self._known[id_] = Participant(id_, role, address, info, first_seen, now)
+        first_seen, restarts = (known.first_seen, known.restarts + _is_another(known, info)) if known else (now, 0)
+        self._known[id_] = Participant(id_, role, address, info, first_seen, now, restarts)
         self._ids[role].add(id_)
         self._unwritten.add(id_)
         return self._known[id_]
@@ -137,6 +138,12 @@ class Roster:
     def _of(self, role: str) -> list[Participant]:
         """Everybody of a role, by id."""
         return [self._known[one] for one in sorted(self._ids[role])]
+
+
+def _is_another(known: Participant, info: dict[str, Any]) -> bool:
+    """Whether a participant came back as another process, as far as both say which they are."""
+    before, now = known.info.get(PROCESS), info.get(PROCESS)
+    return None not in (before, now) and before != now
 
 
 def lease_s(role: str) -> float:

@@ -31,6 +31,8 @@ class Run:
     revision: int = 1
     rounds: dict[int, Row] = field(default_factory=dict)
     reports: dict[str, Row] = field(default_factory=dict)
+    ended_at: float | None = None
+    class_counts: list[list[int]] | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -47,7 +49,9 @@ class Run:
         return replace(self, rounds=dict(self.rounds), reports=dict(self.reports))
 
     def record(self) -> RunRecord:
-        return RunRecord(self.name, self.spec.to_json(), to_json(self.state), self.revision, self.created_at)
+        return RunRecord(
+            self.name, self.spec.to_json(), to_json(self.state), self.revision, self.created_at, self.ended_at
+        )
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,12 @@ def load(records: Records, record: RunRecord, now: float) -> Run:
     """
     try:
         spec, state = RunSpec.parse(json.loads(record.spec)), from_json(record.state)
+        counts = json.loads(record.class_counts or "null")
     except (MicrosflError, ValueError, TypeError) as error:
         raise StoreCorrupt(f"Run '{record.name}' in the database {records.url} cannot be read: {error}") from None
     rows = {row["round"]: row for row in records.rounds(record.name)}
     reports = {row["client"]: row for row in records.metrics(record.name, state.round)}
-    return Run(spec, record.created_at, state, now, record.revision, rows, reports)
+    return Run(spec, record.created_at, state, now, record.revision, rows, reports, record.ended_at, counts)
 
 
 def plan(
@@ -134,6 +139,8 @@ def take(run: Run, step: Step) -> None:
         run.rounds[round_] = {"round": round_, **run.rounds.get(round_, {}), **row}
     if replace(step.state, away=run.state.away) != run.state:  # who comes and goes is no progress by itself
         run.progress_at = step.at
+    if step.state.ended is not run.state.ended:
+        run.ended_at = step.at if step.state.ended else None
     run.state = step.state
     run.revision += 1
 

@@ -26,9 +26,10 @@ from ..spec import RunSpec
 from ..store.objects import open_store
 from ..store.timed import Timed
 from ..store.verbs import Store
-from ..sync import hand_over
+from ..sync import hand_over, keys
 from ..sync.body import BodySync, StateKey, SyncRule
 from ..sync.copies import BodyCopies
+from ..sync.history import commits_after
 from ..sync.runs import create_run, load_run
 from ..telemetry.opening import open_traces
 from ..telemetry.traces import Traces
@@ -265,6 +266,7 @@ def create_replica(settings: SplitServerSettings, store: Store, traces: Traces |
         weights=server.weights,
         status=server.status,
         info=server.info,
+        commits=lambda run, after: commits_after(store, run, keys.BODY, after),
         stopwatch=stopwatch,
         close=server.close,
         points=lambda: points(server, stopwatch),

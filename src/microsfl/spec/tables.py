@@ -150,6 +150,11 @@ class ServersTable(Table):
     restarts: Annotated[StrictInt, Field(ge=0)] = Field(
         5, description="How often `microsfl run` starts a process again that ended without being told to."
     )
+    threads: Positive = Field(
+        1,
+        description="Threads of one torch operation of a split server: more than 1 where a batch takes long and there "
+        "are cores to spare.",
+    )
     spread: Literal["sticky", "random"] = Field(
         "sticky",
         description="Which replica a client asks: mostly the same one, or any, at random, each time.",

@@ -143,7 +143,7 @@ class ObjectStore:
                         raise StoreUnavailable(self._complaint(verb, key, failed, tries, spent_s)) from error
                 time.sleep(pause_s)
         finally:
-            self.tally.add(verb, time.monotonic() - began, tries, failed=is_lost)
+            self.tally.add(verb, time.monotonic() - began, tries, is_lost)
 
     def _complaint(self, verb: str, key: str, failed: Failure, tries: int, spent_s: float) -> str:
         after = f" (after {tries} tries in {spent_s:.1f} s)" if tries > 1 else ""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 
-class Done(NamedTuple):
+@dataclass(slots=True)
+class Done:
     """Of one verb. retries: tries after the first one of an operation. errors: operations that failed for good."""
 
     operations: int = 0
@@ -23,14 +24,16 @@ class Tally:
         self._verbs: dict[str, Done] = {}
         self._lock = threading.Lock()
 
-    def add(self, verb: str, seconds: float, tries: int, *, failed: bool) -> None:
+    def add(self, verb: str, seconds: float, tries: int, failed: bool) -> None:
         with self._lock:
-            operations, before, retries, errors = self._verbs.get(verb, _NOTHING)
-            self._verbs[verb] = Done(operations + 1, before + seconds, retries + tries - 1, errors + failed)
+            done = self._verbs.get(verb)
+            if done is None:
+                done = self._verbs[verb] = Done()
+            done.operations += 1
+            done.seconds += seconds
+            done.retries += tries - 1
+            done.errors += failed
 
     def by_verb(self) -> Mapping[str, Done]:
         with self._lock:
-            return {verb.replace(" ", "_"): done for verb, done in self._verbs.items()}
-
-
-_NOTHING = Done()
+            return {verb.replace(" ", "_"): replace(done) for verb, done in self._verbs.items()}

@@ -61,6 +61,14 @@ class Draft:
     state: BodyState | None
 
 
+@dataclass(frozen=True)
+class Resting(BodyState):
+    """A version read to compute with. The optimizer's state, two thirds of it with Adam, waits in the store for who
+    commits."""
+
+    optimizer: File
+
+
 class BodySync:
     """The body of one run on a store.
 
@@ -271,7 +279,7 @@ class BodySync:
             found.merge(group)
         state = None
         if found.taken:
-            state = self.rule.step.next_state(self.state(head.version), found.reduction, round_)
+            state = self.rule.step.next_state(self._whole(self.state(head.version)), found.reduction, round_)
         return Draft(head, round_, tuple(found.taken), tuple(found.left_out), state)
 
     def _adder(self, head: Commit) -> Adder:
@@ -321,10 +329,14 @@ class BodySync:
             body.load_state_dict(weights)
         except RuntimeError as error:
             raise StoreCorrupt(f"'{commit.weights.key}' does not fit the model: {error}") from None
-        if commit.optimizer is None:
-            return BodyState(body, {}, {})
-        packet = decode(self.chain.read(commit.optimizer))
-        return BodyState(body, packet.tensors, packet.fields["scalars"])
+        return BodyState(body, {}, {}) if commit.optimizer is None else Resting(body, {}, {}, commit.optimizer)
+
+    def _whole(self, state: BodyState) -> BodyState:
+        """The version with its optimizer's state."""
+        if not isinstance(state, Resting):
+            return state
+        packet = decode(self.chain.read(state.optimizer))
+        return BodyState(state.body, packet.tensors, packet.fields["scalars"])
 
     def _keep(self, key: StateKey, state: State) -> State:
         with contextlib.suppress(ValueError):  # larger than the whole cache

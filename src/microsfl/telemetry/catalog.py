@@ -68,7 +68,8 @@ METRICS: tuple[Metric, ...] = (
            (COORDINATOR,), ("role", "alive")),
     Metric("microsfl_runs", "gauge", "Runs in the database.", (COORDINATOR,), ("state",)),
     Metric("microsfl_run_running", "gauge", "1 while the run is running.", (COORDINATOR,), ("run",)),
-    Metric("microsfl_run_round", "gauge", "The current or last round, from 0.", (COORDINATOR,), ("run",)),
+    Metric("microsfl_run_round", "gauge", "The current or last round, from 0, where the coordinator drives the run.",
+           (COORDINATOR,), ("run",)),
     Metric("microsfl_run_rounds", "gauge", "Rounds that the run is to have.", (COORDINATOR,), ("run",)),
     Metric("microsfl_run_accuracy_ratio", "gauge", "Of the last round that was evaluated, from 0 to 1, weighted by "
            "test samples.", (COORDINATOR,), ("run",)),

@@ -199,10 +199,7 @@ def _factory(name: str, allowed: Collection[str]) -> Factory:
             f"model.name: '{name}' is unknown.{did_you_mean(name, ZOO)} Or name your own as 'package.module:function'."
         )
     if name not in allowed:
-        raise ModelNotAllowed(
-            f"'{name}' may not be imported on this server. Whoever runs the server can permit it by adding exactly "
-            "this text to the server's setting allow_models."
-        )
+        raise ModelNotAllowed.of(name, "allow_models")
     return _imported(name)
 
 

@@ -6,11 +6,12 @@ import { ago, count, moment, plural } from "./format.js";
 
 const STEP = 25; // versions that are asked for at first, and with each click on "older"
 const PAUSE_MS = 1500;
+const LONG_PAUSE_MS = 10000; // where the files are gone, or nobody can be asked
 
 const COLUMNS = [
   { label: "Version", kind: "number", cell: (one) => count(one.version) },
   { label: "Parent", kind: "number", cell: (one) => (one.parent === null ? "–" : count(one.parent)) },
-  { label: "Round", kind: "number", cell: (one) => (one.version === 0 ? "–" : count(one.round + 1)) },
+  { label: "Round", kind: "number", cell: (one) => count(one.round + 1) },
   { label: "Made", fill: fillAge },
   { label: "Batches", kind: "number", cell: (one) => count(total(one, "batches")) },
   { label: "Samples", kind: "number", cell: (one) => count(total(one, "samples")) },
@@ -29,7 +30,7 @@ function fillAge(cell, one) {
 function fillContributions(cell, one) {
   if (cell.firstChild !== null) return; // a commit never changes
   if (one.contributions.length === 0) {
-    cell.append(one.version === 0 ? "the initial weights" : "nothing");
+    cell.append("nothing");
     return;
   }
   const lines = one.contributions.map((part) =>
@@ -61,7 +62,7 @@ export class Commits {
     this.table = new LiveTable("Commits, newest first", COLUMNS, { empty: "No commit yet." });
     this.table.scroll.classList.add("limited");
     this.older = el("button", { type: "button", class: "quiet", hidden: true, onclick: () => this._ask(this.from - STEP) }, "Older commits");
-    this.error = el("p", { class: "error", hidden: true });
+    this.error = el("p", { class: "note", hidden: true });
     this.element = el(
       "section",
       { class: "card", "aria-label": "Commits" },
@@ -86,17 +87,25 @@ export class Commits {
   async _ask(after) {
     if (this.busy) return;
     this.busy = true;
-    const since = Math.max(-1, after);
+    let pause = PAUSE_MS;
+    let since = Math.max(0, after);
     this.from = this.from === null ? since : Math.min(this.from, since);
+    let answer;
     try {
-      this._take(await get(`${runPath(this.name)}/commits?after=${since}`));
-      this._tell("");
+      do {
+        answer = await get(`${runPath(this.name)}/commits?after=${since}`); // as many as fit in an answer
+        this._take(answer);
+        since = answer.commits.length ? answer.commits[answer.commits.length - 1].version : answer.newest;
+      } while (since < answer.newest);
+      if (answer.files === "gone") pause = LONG_PAUSE_MS;
+      this._tell(answer.files === "there" ? answer.message || "" : "");
     } catch (error) {
+      pause = LONG_PAUSE_MS;
       this._tell(error.message);
     }
     this.timer = setTimeout(() => {
       this.busy = false;
-    }, PAUSE_MS);
+    }, pause);
   }
 
   _tell(message) {
@@ -106,9 +115,9 @@ export class Commits {
 
   _take(answer) {
     for (const one of answer.commits) this.commits.set(one.version, one);
-    this.newest = Math.max(this.newest, ...answer.commits.map((one) => one.version));
+    this.newest = Math.max(this.newest, answer.newest);
     this.table.set([...this.commits.values()].sort((a, b) => b.version - a.version), (one) => one.version);
-    setHidden(this.older, this.commits.size === 0 || Math.min(...this.commits.keys()) === 0);
+    setHidden(this.older, this.from === 0);
     this.said(answer);
   }
 }

@@ -60,7 +60,9 @@ export class LiveTable {
     this.empty = el("p", { class: "empty" }, empty);
     this.scroll = el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" }, this.table);
     this.element = el("div", {}, this.scroll, this.empty);
-    this.set([]);
+    // Neither is shown before the first rows, or the word that there are none.
+    this.scroll.hidden = true;
+    this.empty.hidden = true;
   }
 
   /** rows: in the order to be shown; `key(row)` tells them apart. */

@@ -54,7 +54,7 @@ class Form {
     this.fields = new Map(); // setting -> {input, error, wrap, default}
     this.timer = null;
     this.turn = 0;
-    this.valid = false;
+    this.checked = {}; // values -> specification
   }
 
   close() {
@@ -181,6 +181,7 @@ class Form {
     setText(this.command, `microsfl run${words.join("")}`);
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this._check(), CHECK_AFTER_MS);
+    setText(this.state, "Checking …");
   }
 
   /** The resolved specification, or null after the sentence that says why there is none. */
@@ -188,10 +189,13 @@ class Form {
     clearTimeout(this.timer);
     this.turn += 1;
     const turn = this.turn;
+    const values = this._values();
+    const known = JSON.stringify(values);
     try {
-      const { spec } = await post("/api/resolve", this._values());
+      // The coordinator builds the model and divides the data in a process of its own, which takes a second or two.
+      this.checked[known] ??= (await post("/api/resolve", values)).spec;
       if (turn === this.turn) this._complain(null);
-      return spec;
+      return this.checked[known];
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (turn === this.turn) this._complain(error.message);

@@ -1,6 +1,7 @@
 // Which page is shown, by the part of the address after #; and the word about a lost connection.
 
 import { connected } from "./api.js";
+import { plotly } from "./charts.js";
 import { el } from "./dom.js";
 import * as form from "./form.js";
 import * as participants from "./participants.js";
@@ -70,3 +71,4 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 document.addEventListener("connection", tellConnection);
 addEventListener("hashchange", go);
 go();
+plotly(); // it takes a second to load, and so begins before the first data is there

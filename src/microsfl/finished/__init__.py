@@ -1,0 +1,1 @@
+"""Runs from Python: start one, look at a finished one, use its model."""
