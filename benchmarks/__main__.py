@@ -1,7 +1,7 @@
 """Run the benchmarks and print their figures.
 
     python -m benchmarks                            # all, less than 10 minutes
-    python -m benchmarks --quick                    # fewer and smaller repetitions, less than 2 minutes
+    python -m benchmarks --quick                    # fewer and smaller repetitions, not all, less than 2 minutes
     python -m benchmarks --only wire memory         # these alone
     python -m benchmarks --list
 
@@ -34,6 +34,8 @@ REGISTRY = (
     "throughput", "resnet", "scaling", "wire", "recompute", "reduce", "memory", "startup", "polling", "metrics",
     "dashboard",
 )  # fmt: skip
+# What --quick leaves out, unless --only names it: nothing of it depends on how fast the data plane is.
+LONG = ("metrics", "dashboard")
 FAILED = 1
 UNKNOWN = 2
 BUSY = 0.5  # processes of others for each core, above which figures mean little
@@ -59,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"Unknown: {', '.join(unknown)}. There are {', '.join(REGISTRY)}.", file=sys.stderr)
         return UNKNOWN
-    names = [name for name in REGISTRY if not given.only or name in given.only]
+    names = given.only or [name for name in REGISTRY if not (given.quick and name in LONG)]
+    names = [name for name in REGISTRY if name in names]
     if given.mnist:
         os.environ[MNIST] = given.mnist
     outcomes = run(names, given.quick)
@@ -156,7 +159,11 @@ def target(figure: Figure) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure, and print a table of ratios.")
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller repetitions, less than 2 minutes")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"fewer and smaller repetitions, without {' and '.join(LONG)}, less than 2 minutes",
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these benchmarks alone")
     parser.add_argument("--list", action="store_true", help="print the names of the benchmarks")
     parser.add_argument("--mnist", metavar="PATH", help="folder of MNIST's files; default: made-up data of its shape")

@@ -41,7 +41,7 @@ class Run:
 
 def measure(quick: bool) -> Iterator[Figure]:
     once()
-    runs = [once() for _ in range(2 if quick else 7)]
+    runs = [once() for _ in range(1 if quick else 5)]
     training = statistics.median(run.training for run in runs)
     before = statistics.median(run.before for run in runs)
     after = statistics.median(run.rest - run.before for run in runs)
