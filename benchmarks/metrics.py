@@ -5,7 +5,8 @@ that trace every unit or one in a hundred, to a collector that only reads. A cli
 backward, to one after the other, in each order equally often. A repetition is `UNITS` units to each, of which the
 median counts: what else the machine does meanwhile then meets all alike. How far apart the two are that do not count
 says how much of a difference means nothing: two processes that do the same differ by up to 4 %. The note has the ratio
-of the servers' processor time in all repetitions. Somebody asks each for its metrics once a repetition, which is more often than Prometheus would.
+of the servers' processor time in all repetitions. Somebody asks each for its metrics once a repetition, which is more
+often than Prometheus would.
 """
 
 from __future__ import annotations
