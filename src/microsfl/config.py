@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from .schema import setting_error
 from .spec import DEVICE_PATTERN, check_id
 
+LOOPBACK = ("localhost", "::1")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MB = 1_000_000
 
@@ -22,6 +23,11 @@ def _url(value: str) -> str:
     if not value.startswith(("http://", "https://")):
         raise ValueError(f"'{value}' is not a URL; write it like http://host:8000")
     return value.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches what listens there."""
+    return host in LOOPBACK or host.startswith("127.")
 
 
 HttpUrl = Annotated[str, AfterValidator(_url)]
@@ -52,6 +58,15 @@ class ProcessSettings(BaseModel):
             raise setting_error(cls, error, "microsfl ROLE --help") from None
 
 
+class AdmittedSettings(ProcessSettings):
+    """What every role has that shows the coordinator who it is."""
+
+    credential: str | None = Field(
+        None,
+        description="File of the credential that `microsfl enrol` made; default: the one kept for the coordinator.",
+    )
+
+
 class TracedSettings(ProcessSettings):
     """What every role has that works on units."""
 
@@ -73,6 +88,14 @@ class ServerSettings(ProcessSettings):
 class CoordinatorSettings(ServerSettings):
     port: Port = Field(8000, description="Port to listen on; 0 takes a free one.")
     records_url: str = Field("sqlite:///microsfl.db", description="SQLAlchemy URL of the database.")
+    federation: str | None = Field(
+        None,
+        description="Folder of the federation that `microsfl admin init` made; default: one of this user's own, for "
+        "processes of the same user alone.",
+    )
+    allow_anybody: bool = Field(
+        False, description="Answer everybody who reaches the port, and give no tokens: whoever does is an operator."
+    )
     allow_models: tuple[str, ...] = Field(
         (), description="Model factories (package.module:function) that a run of the dashboard may name."
     )
@@ -81,7 +104,7 @@ class CoordinatorSettings(ServerSettings):
     )
 
 
-class ReplicaSettings(ServerSettings):
+class ReplicaSettings(ServerSettings, AdmittedSettings):
     """What split server and fed server share."""
 
     id: Annotated[str, AfterValidator(check_id)] | None = Field(
@@ -96,6 +119,9 @@ class ReplicaSettings(ServerSettings):
     )
     allow_models: tuple[str, ...] = Field(
         (), description="Model factories (package.module:function) that runs may name, besides the zoo's."
+    )
+    allow_anybody: bool = Field(
+        False, description="Answer everybody who reaches the port: whoever does can train, and read all weights."
     )
     max_body_mb: float = Field(64, gt=0, description="Largest request body, in MB (10^6 bytes).")
 
@@ -133,7 +159,7 @@ class FedServerSettings(ReplicaSettings):
     )
 
 
-class ClientSettings(TracedSettings):
+class ClientSettings(TracedSettings, AdmittedSettings):
     coordinator: HttpUrl = Field("http://127.0.0.1:8000", description="Coordinator to work for.")
     ids: tuple[Annotated[str, AfterValidator(check_id)], ...] = Field(
         description="Clients that this process hosts, by id."

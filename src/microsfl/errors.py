@@ -5,7 +5,7 @@
     │   ├── UnknownSetting  InvalidSetting  InvalidId
     │   ├── UnknownLayer  InvalidCut  ModelNotAllowed  ImpossiblePartition  DatasetNotFound
     │   ├── MalformedMessage  MessageTooLarge  MessageTooSlow  TensorMismatch  NotFinite
-    │   ├── CrossOrigin  RunNotFound  VersionNotFound  RoundNotFound  ClientNotFound
+    │   ├── Unauthenticated  Forbidden  CrossOrigin  RunNotFound  VersionNotFound  RoundNotFound  ClientNotFound
     │   ├── RunExists  RunNotActive  RoundClosed  ActivationsMissing  UnitMissing  UnsupportedFormat
     │   └── PortInUse  StoreNotWritable
     └── OperationError                the surroundings failed; the command line exits with 1
@@ -129,6 +129,18 @@ class NotFinite(InputError):
     code = "not_finite"
     status = 422
     summary = "A tensor has a NaN or an infinite value."
+
+
+class Unauthenticated(InputError):
+    code = "unauthenticated"
+    status = 401
+    summary = "There is no token, or it is not right any more."
+
+
+class Forbidden(InputError):
+    code = "forbidden"
+    status = 403
+    summary = "The caller is known, and may not do this."
 
 
 class CrossOrigin(InputError):

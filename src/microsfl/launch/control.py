@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..client.coordinator import Coordinator
+from ..client.entitled import Ways
 from ..client.http import Http
 from ..errors import RunExists
 from ..spec import RunSpec
@@ -18,8 +19,16 @@ Json = dict[str, Any]
 class Control(Coordinator):
     """The coordinator as the one who directs the run called `name` sees it."""
 
-    def __init__(self, url: str, name: str, retry_s: float = RETRY_S, patience_s: float = PATIENCE_S) -> None:
-        super().__init__(Http(retry_s, patience_s), url)
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        retry_s: float = RETRY_S,
+        patience_s: float = PATIENCE_S,
+        credential: str | None = None,
+    ) -> None:
+        self.ways = Ways.of(Http(retry_s, patience_s), url, credential)
+        super().__init__(self.ways.coordinator, url)
         self.name = name
 
     def create(self, spec: RunSpec, *, resume: bool = False) -> None:

@@ -52,8 +52,8 @@ def fetched(question: Json) -> Json:
 def newest(control: Control, traits: Traits) -> tuple[bytes | None, bytes | None]:
     """The newest weights files: of the body, and of what clients exchange; None for what the strategy lacks."""
     control.participants()
-    split = SplitServers(control.http, 0, lambda: control.split_servers)
-    fed = FedServer(control.http, lambda: control.fed_server)
+    split = SplitServers(control.ways.body, 0, lambda: control.split_servers)
+    fed = FedServer(control.ways.client_side, lambda: control.fed_server)
     body = split.weights(control.name)[1] if traits.split else None
     return body, fed.weights(control.name)[1] if traits.federated else None
 

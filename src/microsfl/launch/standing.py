@@ -16,7 +16,9 @@ from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, Spl
 from ..errors import InvalidSetting, StoreNotWritable
 from ..process import announce
 from ..sync import keys
+from ..trust.scopes import Role
 from ..zoo.deal import client_ids
+from .admission import LocalFederation
 from .federation import cores, spread
 from .forks import Forks
 from .process_folder import ProcessFolder
@@ -76,6 +78,7 @@ class Standing:
     def __init__(self, options: Options, forks: Forks | None = None) -> None:
         self.options = options
         self.processes = Processes(None, forks)
+        self._local: LocalFederation | None = None
 
     def __enter__(self) -> Self:
         self.folder = StandingFolder(self.options.folder)
@@ -94,6 +97,8 @@ class Standing:
     def close(self) -> None:
         """End every process."""
         self.processes.close()
+        if self._local is not None:
+            self._local.close()
         self.folder.release()
 
     def wait(self, say: Callable[[str], None]) -> None:
@@ -108,47 +113,61 @@ class Standing:
 
     def _start(self) -> None:
         self.processes.begin(self.folder)
-        options, spawn = self.options, self.processes.spawn
-        coordinator = spawn("coordinator", "coordinator", self._coordinator())
+        spawn, local = self.processes.spawn, LocalFederation("this-machine")
+        self._local = local
+        replicas = [f"split-server-{number}" for number in range(self.options.split)]
+        groups = {
+            f"clients-{number}": ids for number, ids in enumerate(spread(client_ids(self.options.clients), cores()))
+        }
+        for name in replicas:
+            local.add(name, Role.SPLIT_SERVER)
+        local.add("fed-server", Role.FED_SERVER)
+        for name, ids in groups.items():
+            local.add(name, Role.CLIENT, ids)
+        coordinator = spawn("coordinator", "coordinator", self._coordinator(local.write()))
         coordinator.wait_ready()
         self.coordinator = str(coordinator.address)
-        for number in range(options.split):
-            name = f"split-server-{number}"
-            spawn("split-server", name, self._split_server(name), keys.BODY)
-        spawn("fed-server", "fed-server", self._fed_server(), keys.CLIENT)
-        for number, ids in enumerate(spread(client_ids(options.clients), cores())):
-            spawn("client", f"clients-{number}", self._client(ids))
+        local.begin(self.coordinator)
+        for name in replicas:
+            spawn("split-server", name, self._split_server(name, local), keys.BODY)
+        spawn("fed-server", "fed-server", self._fed_server(local), keys.CLIENT)
+        for name, ids in groups.items():
+            spawn("client", name, self._client(ids, local.credential(name)))
         self.processes.supervise()
 
-    def _coordinator(self) -> CoordinatorSettings:
+    def _coordinator(self, federation: Path) -> CoordinatorSettings:
         return CoordinatorSettings(
             port=self.options.port,
             records_url=self.folder.records_url(),
+            federation=str(federation),
             allow_models=self.options.allow_models,
             allow_datasets=self.options.allow_datasets,
         )
 
-    def _split_server(self, name: str) -> SplitServerSettings:
+    def _split_server(self, name: str, local: LocalFederation) -> SplitServerSettings:
         return SplitServerSettings(
             port=0,
             id=name,
             coordinator=self.coordinator,
+            credential=str(local.credential(name)),
             store_url=self.folder.store_url(keys.BODY),
             allow_models=self.options.allow_models,
         )
 
-    def _fed_server(self) -> FedServerSettings:
+    def _fed_server(self, local: LocalFederation) -> FedServerSettings:
         return FedServerSettings(
             port=0,
             id="fed-server",
             coordinator=self.coordinator,
+            credential=str(local.credential("fed-server")),
             store_url=self.folder.store_url(keys.CLIENT),
             allow_models=self.options.allow_models,
         )
 
-    def _client(self, ids: tuple[str, ...]) -> ClientSettings:
+    def _client(self, ids: tuple[str, ...], credential: Path) -> ClientSettings:
         return ClientSettings(
             coordinator=self.coordinator,
+            credential=str(credential),
             ids=ids,
             allow_models=self.options.allow_models,
             allow_datasets=self.options.allow_datasets,

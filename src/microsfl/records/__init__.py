@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from .database import Participant, Records, Row, RunRecord
+from .database import Participant, Records, RunRecord
+from .identities import Identity, Invitation
+from .rows import Row
 
-__all__ = ["Participant", "Records", "Row", "RunRecord"]
+__all__ = ["Identity", "Invitation", "Participant", "Records", "Row", "RunRecord"]

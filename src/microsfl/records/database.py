@@ -10,8 +10,7 @@ import contextlib
 import json
 import re
 import sqlite3
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,19 +28,16 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ..errors import InvalidSetting, MicrosflError, RunExists, StoreNotWritable, StoreUnavailable
 from . import schema, tables
-
-Row = dict[str, Any]
+from .identities import Identities
+from .rows import Row, upsert
 
 BUSY_TIMEOUT_MS = 10_000
 DRIVER = "postgresql+psycopg"
-# ON CONFLICT is written alike for both, but is no part of SQL.
-INSERTS: dict[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 # How long a silent PostgreSQL server is waited for; libpq's own answer is for ever. The URL may say otherwise.
 PATIENCE: dict[str, Any] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
 
@@ -96,6 +92,7 @@ class Records:
     def __init__(self, url: str) -> None:
         self.url = masked(url)
         self.figures = Figures()
+        self.identities = Identities(self._transaction)
         parsed = parse(url)
         self._engine = engine_for(parsed, self.url)
         unusable: type[MicrosflError] = StoreNotWritable if is_sqlite(parsed) else StoreUnavailable
@@ -127,7 +124,7 @@ class Records:
     def save_participants(self, participants: Iterable[Participant]) -> None:
         """Insert or replace them all in one transaction."""
         with self._transaction() as connection:
-            _upsert(
+            upsert(
                 connection, tables.participants, [{**vars(one), "info": json.dumps(one.info)} for one in participants]
             )
 
@@ -165,11 +162,11 @@ class Records:
             now = {"state": state, "revision": revision, "ended_at": ended_at}
             connection.execute(update(tables.runs).where(tables.runs.c.name == run).values(now))
             about = [{"run": run, "round": round_, **values} for round_, values in (rounds or {}).items()]
-            _upsert(connection, tables.rounds, about)
+            upsert(connection, tables.rounds, about)
             told = [
                 {"run": run, "round": key[0], "client": key[1], **values} for key, values in (metrics or {}).items()
             ]
-            _upsert(connection, tables.metrics, told)
+            upsert(connection, tables.metrics, told)
 
     def save_class_counts(self, run: str, class_counts: Sequence[Sequence[int]]) -> None:
         """Keep how a run's data is divided: samples of each class, for each client."""
@@ -295,15 +292,3 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
-
-
-def _upsert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
-    """Insert each row, or update the one that has its key, in as few statements as there are sets of columns."""
-    alike: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        alike[tuple(row)].append(row)
-    key = [column.name for column in table.primary_key]
-    for columns, group in alike.items():
-        insert = INSERTS[connection.dialect.name](table)
-        new = {name: insert.excluded[name] for name in columns if name not in key}
-        connection.execute(insert.on_conflict_do_update(index_elements=key, set_=new), group)

@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import StoreUnavailable
 from . import tables
-from .database import Row, RunRecord, engine_for, is_sqlite, masked, parse, reason_of
+from .database import RunRecord, engine_for, is_sqlite, masked, parse, reason_of
+from .rows import Row
 from .schema import HEAD, KNOWN, version_of
 
 # What every version has.

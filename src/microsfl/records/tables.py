@@ -20,6 +20,29 @@ participants = Table(
     Column("restarts", Integer),  # how often it came back as another process
 )
 
+identities = Table(
+    "identities",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("acts_as", Text, nullable=False),  # a JSON list of participant ids
+    Column("runs", Text, nullable=False),  # a JSON list of run names; "*": all
+    Column("secret_hash", String(64)),  # sha256, hexadecimal; null: has not enrolled yet
+    Column("next_hash", String(64)),  # of the secret that takes the other's place when it is first used
+    Column("created_at", Double, nullable=False),
+    Column("revoked_at", Double),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),  # sha256, hexadecimal
+    Column("identity", ID, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("used_at", Double),
+)
+
 runs = Table(
     "runs",
     metadata,

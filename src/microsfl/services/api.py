@@ -96,7 +96,16 @@ class ParticipantJson(BaseModel):
     alive: bool = Field(description="heard of within its lease")
 
 
+class TrustJson(BaseModel):
+    """What a service needs to check tokens by itself."""
+
+    federation: str
+    keys: dict[str, Any] = Field(description="a JSON Web Key Set of public keys")
+    revoked: dict[str, float] = Field(description="identity -> time: its tokens from before are not right any more")
+
+
 class Registered(ParticipantJson):
+    trust: TrustJson | None = Field(None, description="null: nobody needs a token here")
     split_servers: list[str] = Field(description="URLs to ask, as in the answer to a poll")
     fed_server: str | None
 

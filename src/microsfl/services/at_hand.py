@@ -10,6 +10,7 @@ from fastapi import Path, Request
 from .api import ErrorJson, RunName
 from .data_plane import DataPlane
 from .director import Director
+from .identities import Identities
 from .overview import View
 from .resolver import Resolver
 
@@ -27,6 +28,7 @@ class AtHand:
     data_plane: DataPlane
     view: View
     resolver: Resolver
+    identities: Identities | None = None  # none: everybody may do everything
 
 
 def at_hand(request: Request) -> AtHand:

@@ -18,10 +18,11 @@ from fastapi.exceptions import RequestValidationError
 
 from .. import __version__
 from ..config import CoordinatorSettings
+from ..errors import Forbidden
 from ..process import start_logging
 from ..records import Records
 from ..spec import RunSpec
-from . import for_people, http, pages
+from . import admission, for_people, http, pages
 from .api import (
     Count,
     Health,
@@ -41,9 +42,12 @@ from .api import (
     task_json,
 )
 from .at_hand import RESPONSES, AtHand, InPath, at_hand, director_of
+from .coordinator_endpoints import ENDPOINTS
 from .coordinator_points import points
 from .data_plane import DataPlane
 from .director import Director
+from .gate import EVERYBODY, Gate, caller_of, without_scope
+from .identities import Identities, federation_of, trust_of
 from .insist import PATIENCE_S, insist
 from .json_body import JsonRoute, QuickRoute, Shortcut, on_invalid_request
 from .meter import Meter, Requests, metrics_route
@@ -68,16 +72,20 @@ def create_app(
     data_plane: DataPlane | None = None,
     patience_s: float = PATIENCE_S,
     resolver: Resolver | None = None,
+    identities: Identities | None = None,
 ) -> FastAPI:
     """The coordinator as an ASGI app; `app.state.director.stop` answers the open long polls.
 
-    `patience_s` is how long it goes on trying to write to a database that is away; `resolver` checks what is filled in.
+    `patience_s` is how long it goes on trying to write to a database that is away; `resolver` checks what is filled in;
+    `identities` are those who may take part: without, everybody may do everything.
 
     Raises:
         StoreCorrupt, StoreUnavailable: when the records cannot be read.
     """
     plane = data_plane or DataPlane()
     director = Director(records, clock, plane, patience_s)
+    if identities is not None:
+        plane.token, director.invited = identities.own_token, identities.invited
 
     handlers: dict[Any, Any] = {**http.exception_handlers, RequestValidationError: on_invalid_request}
 
@@ -100,14 +108,21 @@ def create_app(
         exception_handlers=handlers,
     )
     app.state.director = director
-    app.state.at_hand = AtHand(director, plane, View(director, clock()), resolver or Resolver())
+    app.state.at_hand = AtHand(director, plane, View(director, clock()), resolver or Resolver(), identities)
     app.add_middleware(Shortcut, routes=quick.routes, handlers=handlers)
+    if identities is not None:
+        app.add_middleware(
+            Gate, verifier=identities.verifier, endpoints=ENDPOINTS, routes=lambda: app.routes, cookies=True
+        )
     app.add_middleware(SameOrigin)
     app.add_middleware(Meter, requests=requests)  # around all of them
     app.include_router(quick)
     app.include_router(router)
     app.include_router(for_people.router)
+    app.include_router(admission.router)
     app.include_router(pages.router)
+    if missing := without_scope(app.routes, ENDPOINTS):
+        raise ValueError(f"endpoints without a scope: {missing}")
     return app
 
 
@@ -121,15 +136,21 @@ def main(settings: CoordinatorSettings) -> None:
     start_logging(ROLE, settings.log_level)
     records = asyncio.run(insist(partial(Records, settings.records_url)))
     try:
-        app = create_app(records, resolver=Resolver(settings.allow_models, settings.allow_datasets))
-        http.serve(app, http.listen(settings), role=ROLE, on_stop=app.state.director.stop)
+        sock = http.listen(settings)
+        living = federation_of(settings, sock.getsockname()[1])
+        identities = None if living is None else Identities(records, living)
+        resolver = Resolver(settings.allow_models, settings.allow_datasets)
+        app = create_app(records, resolver=resolver, identities=identities)
+        http.serve(app, sock, role=ROLE, on_stop=app.state.director.stop)
     finally:
         records.close()
 
 
 @quick.post("/tasks/poll", tags=["clients"], summary="The open tasks of some clients, now or as soon as there is one")
 async def poll(request: Request, poll: Poll) -> PollAnswer:
-    director = director_of(request)
+    director, caller = director_of(request), caller_of(request)
+    for client in poll.clients:
+        caller.must_be(client)
     in_hand = [(one.run, one.task()) for one in poll.in_hand]
     tasks = await director.poll(list(dict.fromkeys(poll.clients)), poll.wait_s, in_hand)
     return PollAnswer(
@@ -141,13 +162,17 @@ async def poll(request: Request, poll: Poll) -> PollAnswer:
 
 @quick.post("/participants", tags=["participants"], summary="Register, or say that one is still there")
 async def register(request: Request, registration: Registration) -> Registered:
-    director = director_of(request)
+    director, caller = director_of(request), caller_of(request)
+    caller.must_be(registration.id)
+    if caller.acts_as != EVERYBODY and caller.role != registration.role:
+        raise Forbidden(f"'{caller.id}' is a {caller.role}, and may not register as a {registration.role}.")
     participant = director.roster.register(registration.id, registration.role, registration.address, registration.info)
     if registration.role == CLIENT:
         await director.offer_clients()
     roster = director.roster
     return Registered(
         **vars(participant_json(participant, alive=True)),
+        trust=trust_of(at_hand(request).identities),
         split_servers=roster.servers(SPLIT_SERVER),
         fed_server=roster.fed_server(),
     )
@@ -155,6 +180,7 @@ async def register(request: Request, registration: Registration) -> Registered:
 
 @quick.post("/runs/{run}/reports", tags=["clients"], summary="A client's result of a task, or why there is none")
 async def report(request: Request, run: InPath, report: Report) -> ReportAnswer:
+    caller_of(request).must_be(report.client)
     row = report.metrics.row() if report.metrics else {}
     return ReportAnswer(accepted=await director_of(request).report(run, report.client, event_of(report), row))
 
@@ -191,7 +217,8 @@ async def create_run(
 
 @router.get("/runs", tags=["runs"], summary="All runs, oldest first")
 async def runs(request: Request) -> Runs:
-    return Runs(runs=[run_json(run) for run in director_of(request).runs()])
+    caller = caller_of(request)
+    return Runs(runs=[run_json(run) for run in director_of(request).runs() if caller.is_in(run.name)])
 
 
 @router.get("/runs/{run}", tags=["runs"], summary="A run, now or at its next change")

@@ -21,6 +21,7 @@ from ..process import event
 from ..records import Row
 from ..spec import RunSpec
 from ..telemetry.histogram import REDUCE_BOUNDS, Histogram
+from ..trust.tokens import Audience
 from ..wire.timing import HEADER, Timing, read_timing
 from .shown import CommitJson
 from .spent import spent_there
@@ -109,6 +110,7 @@ class DataPlane:
 
     def __init__(self, budget_s: float = BUDGET_S, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         self.budget_s = budget_s
+        self.token: Callable[[Audience], str] | None = None  # the coordinator's own, where servers want one
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
         self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=8)
         self._contributions: LRUCache[str, int] = LRUCache(RUNS_REMEMBERED)  # in the last round of each run
@@ -117,9 +119,10 @@ class DataPlane:
         self.seconds: dict[str, Histogram] = {}
         self.retries: Counter[str] = Counter()
 
-    async def prepare(self, servers: Servers, spec: RunSpec) -> Prepared:
+    async def prepare(self, servers: Servers, spec: RunSpec, audience: Audience) -> Prepared:
         """Have the run's specification and its version 0 written, unless they are there already."""
-        return await self._call(servers, "/v1/runs", {"spec": spec.model_dump(mode="json")}, Prepared)
+        message = {"spec": spec.model_dump(mode="json")}
+        return await self._call(servers, "/v1/runs", message, Prepared, audience=audience)
 
     async def reduce(self, servers: Servers, run: str, round_: int) -> ReduceAnswer:
         """Have a split server close the round and commit the body.
@@ -152,7 +155,7 @@ class DataPlane:
         """Have the fed server make a version of the client-side weights of `clients`, or of whoever has an update there
         when it is none; where they are handed on, those of `last` are the new ones."""
         message = {"run": run, "round": round_, "clients": list(clients), "last": last}
-        return await self._call(servers, "/v1/aggregate", message, AggregateAnswer)
+        return await self._call(servers, "/v1/aggregate", message, AggregateAnswer, audience=Audience.CLIENT_SIDE)
 
     async def commits(self, servers: Servers, run: str, after: int, within_s: float) -> CommitsAnswer:
         """The commits of the body that follow on a version, as the store has them now."""
@@ -169,6 +172,7 @@ class DataPlane:
         first: int | None = None,
         *,
         within_s: float | None = None,
+        audience: Audience = Audience.BODY,
     ) -> Answer:
         """Ask one server after another, with POST, or with GET where there is no message."""
         budget_s = self.budget_s if within_s is None else within_s
@@ -181,7 +185,7 @@ class DataPlane:
                 if not urls:
                     raise _TryAgain("none is registered")
                 url = urls[(first + attempt) % len(urls)] + path
-                found = await asyncio.to_thread(self._ask, url, message, answer)
+                found = await asyncio.to_thread(self._ask, url, message, answer, audience)
                 if message is not None:
                     self.seconds.setdefault(path, Histogram(REDUCE_BOUNDS)).observe(time.monotonic() - began)
                 return found
@@ -195,10 +199,12 @@ class DataPlane:
             if message is not None:
                 self.retries[path] += 1
 
-    def _ask(self, url: str, message: dict[str, Any] | None, answer: type[Answer]) -> Answer:
+    def _ask(
+        self, url: str, message: dict[str, Any] | None, answer: type[Answer], audience: Audience = Audience.BODY
+    ) -> Answer:
         try:
             method = "POST" if message is not None else "GET"
-            response = self._pool.request(method, url, json=message, redirect=False)
+            response = self._pool.request(method, url, json=message, headers=self._headers(audience), redirect=False)
             payload = response.json()
         except (urllib3.exceptions.HTTPError, ValueError) as broken:
             raise _TryAgain(f"{url}: {broken}") from None
@@ -215,6 +221,9 @@ class DataPlane:
         if isinstance(found, Committed):
             found.with_timing(read_timing(response.headers.get(HEADER)))
         return found
+
+    def _headers(self, audience: Audience) -> dict[str, str]:
+        return {} if self.token is None else {"authorization": f"Bearer {self.token(audience)}"}
 
 
 class _TryAgain(Exception):

@@ -39,7 +39,7 @@ BRIEFLY_S = 1.0
 class Director:
     """Holds the runs, hands out tasks, and drives the data plane. Its coroutines belong to one event loop.
 
-    `changes` counts what happened to any run; `bells` ring then.
+    `changes` counts what happened to any run; `bells` ring then. `invited`: whether a client may take part in a run.
     `patience_s` is how long it goes on trying to write to a database that is away.
 
     Raises, when it is made:
@@ -54,6 +54,7 @@ class Director:
         self._intake = Intake(records, self.roster, clock, patience_s, self._go_on)
         self._runs = {record.name: load(records, record, clock()) for record in records.runs()}
         self.bells, self.changes = Bells(), 0
+        self.invited: Callable[[str, str], bool] = lambda _client, _run: True
         self._creating = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -195,7 +196,10 @@ class Director:
         # A run that is locked may be waiting for the database; the patrol offers the clients again when it is unlocked.
         waiting = [run for run in self._runs.values() if run.state.status is Status.WAITING and not run.lock.locked()]
         able = [run for run in waiting if self.roster.has_clients(run.state.needed)]
-        await self._briefly((run, rounds.ClientsAvailable(self.roster.clients())) for run in able)
+        there = self.roster.clients()
+        await self._briefly(
+            (run, rounds.ClientsAvailable(tuple(one for one in there if self.invited(one, run.name)))) for run in able
+        )
 
     async def _welcome(self, clients: Sequence[str]) -> None:
         """Who asks for work is waited for again."""

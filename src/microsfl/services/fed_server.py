@@ -21,11 +21,14 @@ from ..sync import keys
 from ..sync.client_side import AverageRule, ClientSync
 from ..sync.runs import create_run, load_run
 from ..telemetry.exposition import Point
+from ..trust.tokens import Audience
 from ..wire.messages import Stored, Update
 from ..zoo.parts import build_parts, client_side, load_front
 from .reduces import Reduces
-from .replica import Json, Replica, number_field, serve_replica, text_field
+from .replica import Json, Replica, number_field, text_field
+from .replica_endpoints import CLIENT_SIDE
 from .replica_points import sync_points
+from .standing_by import serve_replica
 from .stopwatch import Stopwatch
 
 ROLE = "fed-server"
@@ -150,6 +153,7 @@ def create_replica(settings: FedServerSettings, store: Store) -> Replica:
         handed_on=server.handed_on,
         info=server.info,
         stopwatch=stopwatch,
+        endpoints=CLIENT_SIDE,
         points=lambda: server.points(stopwatch),
     )
 
@@ -162,4 +166,4 @@ def main(settings: FedServerSettings) -> None:
     store.probe()
     replica = create_replica(settings, store)
     replica.compute.submit(use_threads, 1)
-    serve_replica(replica, settings)
+    serve_replica(replica, settings, Audience.CLIENT_SIDE)

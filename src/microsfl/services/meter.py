@@ -49,7 +49,7 @@ class Requests:
 
     def _look_up(self, method: str, path: str) -> Counted:
         if self._patterns is None:
-            self._patterns = list(_with_paths(self._get_routes()))
+            self._patterns = list(with_paths(self._get_routes()))
         found = next((route.path or "/" for route in self._patterns if route.path_regex.match(path)), OTHER)
         known = method if method in METHODS else OTHER
         counted = self.counted.setdefault((known, found), Counted())
@@ -99,12 +99,12 @@ class Meter:
             counted.open -= 1
 
 
-def _with_paths(routes: Iterable[BaseRoute]) -> Iterator[Route | Mount]:
+def with_paths(routes: Iterable[BaseRoute]) -> Iterator[Route | Mount]:
     for route in routes:
         if isinstance(route, Route | Mount):
             yield route
         else:  # FastAPI keeps a router that was included as one entry; older versions put its routes here
-            yield from _with_paths(getattr(getattr(route, "original_router", None), "routes", ()))
+            yield from with_paths(getattr(getattr(route, "original_router", None), "routes", ()))
 
 
 def metrics_route(points: Callable[[], Iterable[Point]]) -> Route:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import secrets
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import urllib3
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -22,23 +17,24 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from .. import __version__
-from ..config import MB, ReplicaSettings
-from ..errors import InputError, MicrosflError
-from ..process import event
+from ..errors import Forbidden, InputError, MicrosflError
 from ..spec import check_id
 from ..telemetry import traces
 from ..telemetry.exposition import Point
+from ..trust.scopes import Scope
+from ..trust.tokens import Caller, Verifier
 from ..wire.messages import Message
 from ..wire.tensors import Buffer
 from ..wire.timing import HEADER, Timing
-from .http import exception_handlers, listen, read_body, read_json, serve
+from .gate import Endpoints, Gate, caller_of, without_scope
+from .http import exception_handlers, read_body, read_json
 from .meter import Meter, Requests, metrics_route
+from .replica_endpoints import BODY
 from .replica_points import points
 from .stopwatch import Stopwatch
 from .tracing import Tracing
 
 BINARY = "application/octet-stream"
-HEARTBEAT_S = 2.0
 # Bodies in memory at a time: further requests wait in the kernel's socket buffers, not in this process.
 OPEN_BODIES = 16
 
@@ -55,7 +51,8 @@ class Replica:
     round. update, handed_on: (run, round, client) -> what the client uploaded, without weights or the weights alone.
     commits: (run, version) -> the commits that follow on it; it may be called from any thread.
     info: figures for the coordinator. stopwatch: measures what goes through `answer` and `call`. points: the metrics
-    that it has besides those of every replica. tracing: where units are followed.
+    that it has besides those of every replica. tracing: where units are followed. endpoints: what each asks of its
+    caller. is_managed: whether the coordinator directs a run.
     """
 
     role: str
@@ -71,6 +68,8 @@ class Replica:
     close: Callable[[], None] = lambda: None
     points: Callable[[], Iterable[Point]] = tuple
     tracing: Tracing | None = None
+    endpoints: Endpoints = BODY
+    is_managed: Callable[[str], bool] = lambda _: True
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -81,16 +80,26 @@ class Replica:
         return await self.run(self.call, self.stopwatch.clock(), function, *arguments)
 
     def answer(
-        self, path: str, body: Buffer, since: float | None = None, parent: str | None = None
+        self,
+        path: str,
+        body: Buffer,
+        since: float | None = None,
+        parent: str | None = None,
+        caller: Caller | None = None,
     ) -> tuple[bytes, Timing]:
         """The answer to one message, bytes in, bytes out, and what it took; see `Stopwatch.begin`.
 
-        parent: the request's header that names the span which asks.
+        parent: the request's header that names the span which asks. caller: who asks; None: somebody who may be anyone.
+
+        Raises:
+            Forbidden: when the message is another client's, or of a run that the caller is not invited to.
         """
         kind, function = self.messages[path]
         measured = self.stopwatch.begin(since)
         message = kind.unpack(body)
         measured.decoded()
+        if caller is not None:
+            check_sender(caller, message)
         try:
             answer = function(message)
         except MicrosflError as error:
@@ -116,25 +125,40 @@ class Replica:
         return {**self.info(), **self.stopwatch.figures()}
 
 
-def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
-    """The HTTP shell around a replica."""
-    gate = asyncio.Semaphore(OPEN_BODIES)
+def check_sender(caller: Caller, message: Message) -> None:
+    """Raises Forbidden unless the caller may send it."""
+    caller.must_be_in(str(getattr(message, "run")))  # noqa: B009 - every message of the data plane has one
+    client = getattr(message, "client", None)  # of a unit or an update; a prediction is nobody's
+    if client is not None:
+        caller.must_be(client)
+
+
+def create_app(replica: Replica, max_body_bytes: int, verifier: Verifier | None = None) -> Starlette:
+    """The HTTP shell around a replica. verifier: what checks callers; None: everybody may do everything."""
+    places = asyncio.Semaphore(OPEN_BODIES)
 
     def message_route(path: str) -> Route:
         async def endpoint(request: Request) -> Response:
             asked = replica.stopwatch.clock()
-            async with gate:
+            async with places:
                 waited_s = replica.stopwatch.clock() - asked
                 body = await read_body(request, max_body_bytes)
                 since = replica.stopwatch.clock() - waited_s  # while the body came, it was still on the wire
                 parent = None if replica.tracing is None else request.headers.get(traces.HEADER)
-                return _binary(*await replica.run(replica.answer, path, body, since, parent))
+                caller = None if verifier is None else caller_of(request)
+                return _binary(*await replica.run(replica.answer, path, body, since, parent, caller))
 
         return Route(path, endpoint, methods=["POST"])
 
     def call_route(path: str, function: Callable[[Json], Json]) -> Route:
         async def endpoint(request: Request) -> Response:
-            values, timing = await replica.called(function, await read_json(request))
+            message, caller = await read_json(request), caller_of(request)
+            if verifier is not None and not caller.may(Scope.DIRECT):
+                run = text_field(message, "run")
+                caller.must_be_in(run)
+                if await replica.run(replica.is_managed, run):
+                    raise Forbidden(f"Run '{run}' is directed by the coordinator alone.")
+            values, timing = await replica.called(function, message)
             return JSONResponse(values, headers={HEADER: timing.header()})
 
         return Route(path, endpoint, methods=["POST"])
@@ -163,15 +187,21 @@ def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
     if "/v1/updates" in replica.messages:
         path = "/v1/runs/{run}/rounds/{round}/updates/{client}"
         routes += [
-            _update_route(replica, path, replica.update),
+            _update_route(replica, path, replica.update, own=True),
             _update_route(replica, f"{path}/weights", replica.handed_on),
         ]
     if replica.commits is not None:
         routes.append(_commits_route(replica.commits))
+    if missing := without_scope(routes, replica.endpoints):
+        raise ValueError(f"endpoints without a scope: {missing}")
     requests = Requests(lambda: routes)
     meter = Middleware(Meter, requests=requests)
+    gate = [Middleware(Gate, verifier=verifier, endpoints=replica.endpoints, routes=lambda: routes)]
     return Starlette(
-        routes=routes, middleware=[meter], exception_handlers=exception_handlers, lifespan=_lifespan(replica)
+        routes=routes,
+        middleware=[meter, *(gate if verifier is not None else [])],
+        exception_handlers=exception_handlers,
+        lifespan=_lifespan(replica),
     )
 
 
@@ -185,9 +215,15 @@ def _lifespan(replica: Replica) -> Lifespan[Starlette]:
     return lifespan
 
 
-def _update_route(replica: Replica, path: str, function: Callable[[str, int, str], bytes]) -> Route:
+def _update_route(
+    replica: Replica, path: str, function: Callable[[str, int, str], bytes], *, own: bool = False
+) -> Route:
+    """own: only the client itself may have it."""
+
     async def endpoint(request: Request) -> Response:
         run, client = (check_id(request.path_params[name], name) for name in ("run", "client"))
+        if own:
+            caller_of(request).must_be(client)
         round_ = _number(request.path_params["round"], "Round")
         return _binary(*await replica.called(function, run, round_, client))
 
@@ -219,63 +255,6 @@ def number_field(call: Json, name: str) -> int:
     if type(value) is not int or not 0 <= value <= 10**9:
         raise InputError(f"'{name}' must be a whole number from 0 to 10^9 (got {value!r:.60}).")
     return value
-
-
-class Heartbeat:
-    """Registers a replica with the coordinator and keeps saying that it is there, from a thread of its own."""
-
-    def __init__(self, settings: ReplicaSettings, port: int, replica: Replica) -> None:
-        self.url = f"{settings.coordinator}/api/participants"
-        self.replica = replica
-        self.process = secrets.token_hex(6)  # another one when this server comes back as another process
-        self.me: Json = {
-            "id": settings.participant_id(replica.role, port),
-            "role": replica.role,
-            "address": settings.advertised(port),
-        }
-        self.stopped = threading.Event()
-        self.http = urllib3.PoolManager(timeout=urllib3.Timeout(5.0), retries=False)
-        self.reached: bool | None = None
-
-    def start(self) -> None:
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-
-    def stop(self) -> None:
-        self.stopped.set()
-
-    def _beat(self) -> None:
-        while True:
-            self._say(self._register())
-            if self.stopped.wait(HEARTBEAT_S):
-                return
-
-    def _register(self) -> bool:
-        body = json.dumps(
-            {**self.me, "info": {"version": __version__, **self.replica.figures(), "process": self.process}}
-        )
-        try:
-            answer = self.http.request("POST", self.url, body=body, headers={"content-type": "application/json"})
-        except urllib3.exceptions.HTTPError:
-            return False
-        return answer.status < 300
-
-    def _say(self, reached: bool) -> None:
-        if reached != self.reached:
-            level = logging.INFO if reached else logging.WARNING
-            event("coordinator reached" if reached else "coordinator not reached", level, url=self.url)
-        self.reached = reached
-
-
-def serve_replica(replica: Replica, settings: ReplicaSettings) -> None:
-    """Listen, register, and serve until the process is asked to end."""
-    sock = listen(settings)
-    port: int = sock.getsockname()[1]
-    replica.stopwatch.server = settings.participant_id(replica.role, port)
-    app = create_app(replica, int(settings.max_body_mb * MB))
-    heartbeat = Heartbeat(settings, port, replica) if settings.coordinator else None
-    if heartbeat is not None:
-        heartbeat.start()
-    serve(app, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None)
 
 
 def _binary(content: bytes, timing: Timing, headers: Mapping[str, str] | None = None) -> Response:

@@ -33,12 +33,14 @@ from ..sync.history import commits_after
 from ..sync.runs import create_run, load_run
 from ..telemetry.opening import open_traces
 from ..telemetry.traces import Traces
+from ..trust.tokens import Audience
 from ..wire.messages import Activations, Backward, Forward, Gradients, Outputs, Predict, Step, Tensors, UnitMessage
 from ..zoo.parts import build_parts
 from .reduces import Reduces
-from .replica import Json, Replica, number_field, serve_replica, text_field
+from .replica import Json, Replica, number_field, text_field
 from .split_caches import Graphs, Held, Versions, WriteBehind
 from .split_points import points
+from .standing_by import serve_replica
 from .stopwatch import Stopwatch
 from .tracing import Tracing, part
 
@@ -163,6 +165,10 @@ class SplitServer:
         """The newest version, the round that takes contributions, and whether its closing has begun."""
         return self._run(run).sync.chain.status()
 
+    def is_managed(self, run: str) -> bool:
+        """Whether the coordinator directs the run."""
+        return self._run(run).spec.run.managed
+
     def info(self) -> Json:
         """Figures of this process since it started."""
         return {
@@ -271,6 +277,7 @@ def create_replica(settings: SplitServerSettings, store: Store, traces: Traces |
         close=server.close,
         points=lambda: points(server, stopwatch),
         tracing=server.tracing,
+        is_managed=server.is_managed,
     )
 
 
@@ -284,7 +291,7 @@ def main(settings: SplitServerSettings) -> None:
     store.probe()
     replica = create_replica(settings, store, traces)
     replica.compute.submit(use_threads, settings.threads)
-    serve_replica(replica, settings)
+    serve_replica(replica, settings, Audience.BODY)
 
 
 def _unit(message: UnitMessage) -> dict[str, Any]:

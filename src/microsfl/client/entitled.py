@@ -1,0 +1,73 @@
+"""Requests that say who sends them: with a token of the right audience, and a new one when it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+
+from ..errors import Unauthenticated
+from ..trust.ticket import Ticket
+from ..trust.tickets import ticket_for
+from ..trust.tokens import Audience
+from .connections import Answer
+from .http import CONNECT_S, NO_HEADERS, Http, Reply, Way
+
+TOKEN_S = 10.0  # how long the coordinator's answer is waited for
+
+
+@dataclass(frozen=True)
+class Entitled:
+    """`way`, with a token of the ticket in each request."""
+
+    way: Way
+    ticket: Ticket
+    audience: Audience
+
+    def request(
+        self,
+        method: str,
+        servers: Callable[[], Sequence[str]],
+        path: str,
+        body: bytes | None = None,
+        kind: str = "",
+        wait_s: float = 0.0,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Reply:
+        """See `Http.request`.
+
+        Raises:
+            Unauthenticated: when the credential is not right, or the server takes no token of this federation.
+        """
+        token = self.ticket.header(self.audience)
+        try:
+            return self.way.request(method, servers, path, body, kind, wait_s, {**headers, **token})
+        except Unauthenticated:  # it was over by the time that it came, or its key is not in use any more
+            self.ticket.forget(self.audience)
+            token = self.ticket.header(self.audience)
+            return self.way.request(method, servers, path, body, kind, wait_s, {**headers, **token})
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How one process's requests get to each kind of service."""
+
+    coordinator: Way
+    body: Way
+    client_side: Way
+
+    @classmethod
+    def of(cls, http: Http, coordinator: str, credential: str | None = None) -> Ways:
+        """With tokens, where there is a credential for the coordinator.
+
+        Raises:
+            InvalidSetting: when the credential's file cannot be used.
+        """
+
+        def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+            return http.connections.request("POST", url, body, headers, connect_s=CONNECT_S, read_s=TOKEN_S)
+
+        ticket = ticket_for(coordinator, post, credential, OSError, HTTPException)
+        if ticket is None:
+            return cls(http, http, http)
+        return cls(*(Entitled(http, ticket, one) for one in Audience))

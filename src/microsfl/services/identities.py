@@ -1,0 +1,254 @@
+"""Who may take part: what the coordinator knows of identities, and what it gives them."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from ..config import CoordinatorSettings, is_loopback
+from ..errors import ClientNotFound, Forbidden, InvalidSetting, Unauthenticated
+from ..records import Identity, Invitation, Records
+from ..trust.credential import Credential, home, kept_for
+from ..trust.keys import FILE, Federation, LivingFederation, first, jwks
+from ..trust.scopes import Role
+from ..trust.secret import digest, new_secret
+from ..trust.tokens import LIFE_S, Audience, Caller, Verifier
+from .api import TrustJson
+from .insist import PATIENCE_S, insist
+
+SESSION_S = 12 * 3600.0
+# Where each role has business.
+AUDIENCES: Mapping[Role, frozenset[Audience]] = {
+    Role.OPERATOR: frozenset(Audience),
+    Role.VIEWER: frozenset(Audience),  # metrics and health of all services
+    Role.CLIENT: frozenset(Audience),
+    Role.SPLIT_SERVER: frozenset({Audience.COORDINATOR}),
+    Role.FED_SERVER: frozenset({Audience.COORDINATOR}),
+}
+
+
+class Identities:
+    """Kept in memory, and written to the records before anybody hears of a change. For the event loop's thread.
+
+    Raises, from every coroutine:
+        StoreUnavailable: when the records could not be written; then nothing has changed.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        living: LivingFederation,
+        clock: Callable[[], float] = time.time,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._records, self._living, self._clock, self._patience_s = records.identities, living, clock, patience_s
+        self._changing = asyncio.Lock()
+        federation = living.now()
+        self._known = {one.id: one for one in self._records.all()}
+        first = [
+            Identity(name, one["role"], tuple(one["acts_as"]), tuple(one["runs"]), one["created_at"], one["hash"])
+            for name, one in federation.first.items()
+        ]
+        known = self._known
+        new = [one for one in first if one.id not in known or known[one.id].created_at < one.created_at]
+        self._records.save(new)
+        self._known |= {one.id: one for one in new}
+        self.verifier = Verifier(Audience.COORDINATOR, clock)
+        self._kids = tuple(federation.keys)
+        self._changed()
+
+    def all(self) -> list[Identity]:
+        """By id."""
+        return [self._known[name] for name in sorted(self._known)]
+
+    def caller(self, identity: Identity) -> Caller:
+        return Caller(identity.id, Role(identity.role), frozenset(identity.acts_as), frozenset(identity.runs))
+
+    def invited(self, participant: str, run: str) -> bool:
+        """Whether some identity that has a credential may act as that participant in that run."""
+        return any(caller.is_in(run) for caller in self._hosts.get(participant, ()))
+
+    @property
+    def revoked(self) -> dict[str, float]:
+        """When each identity was last revoked: no token that it was given before then is right."""
+        return {one.id: one.revoked_at for one in self._known.values() if one.revoked_at is not None}
+
+    def refresh(self) -> None:
+        """Take over what has changed in the federation's folder: its keys."""
+        if tuple(self._living.now().keys) != self._kids:
+            self._kids = tuple(self._living.now().keys)
+            self._teach()
+
+    async def invite(
+        self, name: str, role: Role, acts_as: Iterable[str], runs: Iterable[str], expires_s: float
+    ) -> tuple[str, float]:
+        """A one-time token by which `name` can enrol, and when it ends. Of an identity that there is, its credential
+        goes on until then.
+
+        Raises:
+            InvalidSetting: when there is an identity of that name with another role.
+        """
+        async with self._changing:
+            now, known = self._clock(), self._known.get(name)
+            if known is not None and known.role != role:
+                raise InvalidSetting(f"id: '{name}' is a {known.role} already; choose another one.")
+            one = Identity(name, role, tuple(acts_as), tuple(runs), now)
+            if known is not None:
+                one = replace(known, acts_as=one.acts_as, runs=one.runs)
+            token = new_secret()
+            invitation = Invitation(digest(token), name, now, now + expires_s)
+            await insist(partial(self._records.invite, one, invitation), self._patience_s)
+            self._known[name] = one
+            self._changed()
+            return token, invitation.expires_at
+
+    async def enrol(self, token: str) -> tuple[Identity, str]:
+        """The identity that the token invites, with a new secret.
+
+        Raises:
+            Unauthenticated: when it is no such token, is over, or was used.
+        """
+        async with self._changing:
+            hashed, now = digest(token), self._clock()
+            found = await insist(partial(self._records.invitation, hashed), self._patience_s)
+            known = None if found is None else self._known.get(found.identity)
+            if found is None or known is None or found.used_at is not None or now > found.expires_at:
+                raise Unauthenticated("The invitation is not one of this federation, is over, or was used.")
+            secret = new_secret()
+            one = replace(known, secret_hash=digest(secret), next_hash=None)
+            if not await insist(partial(self._records.enrol, one, hashed, now), self._patience_s):
+                raise Unauthenticated("The invitation was used.")
+            self._known[one.id] = one
+            self._changed()
+            return one, secret
+
+    async def rotate(self, name: str, secret: str) -> str:
+        """A new secret; the old one is right until the new one is first used, as the answer may be lost.
+
+        Raises:
+            Unauthenticated: when the old one is not right.
+        """
+        async with self._changing:
+            known = self._checked(name, secret)
+            new = new_secret()
+            await self._keep(replace(known, secret_hash=digest(secret), next_hash=digest(new)))
+            return new
+
+    async def revoke(self, name: str) -> Identity:
+        """From now on, neither its credential nor a token that it has is right anywhere.
+
+        Raises:
+            ClientNotFound: when there is no such identity.
+        """
+        async with self._changing:
+            known = self._known.get(name)
+            if known is None:
+                raise ClientNotFound(f"There is no identity '{name}'.")
+            one = replace(known, secret_hash=None, next_hash=None, revoked_at=self._clock())
+            await self._keep(one)
+            self._changed()
+            return one
+
+    async def token(self, name: str, secret: str, audience: Audience) -> tuple[str, float]:
+        """An access token, and how many seconds it lives.
+
+        Raises:
+            Unauthenticated: when the credential is not right.
+            Forbidden: when the identity has no business there.
+        """
+        known = self._checked(name, secret)
+        if known.next_hash is not None and hmac.compare_digest(known.next_hash, digest(secret)):
+            async with self._changing:
+                known = replace(self._checked(name, secret), secret_hash=known.next_hash, next_hash=None)
+                await self._keep(known)
+        caller = self.caller(known)
+        if audience not in AUDIENCES[caller.role]:
+            raise Forbidden(f"A {caller.role} gets no token for the audience '{audience}'.")
+        return self._living.now().signer.token(caller, audience, LIFE_S, self._clock()), LIFE_S
+
+    def session(self, name: str, secret: str) -> tuple[str, Caller, float]:
+        """A token for a browser, of whom it is, and how many seconds it lives.
+
+        Raises:
+            Unauthenticated: when the credential is not right.
+            Forbidden: when it is no person's.
+        """
+        caller = self.caller(self._checked(name, secret))
+        if caller.role not in (Role.OPERATOR, Role.VIEWER):
+            raise Forbidden(f"The dashboard is for operators and viewers; '{name}' is a {caller.role}.")
+        signer = self._living.now().signer
+        return signer.token(caller, Audience.COORDINATOR, SESSION_S, self._clock()), caller, SESSION_S
+
+    def trust(self) -> TrustJson:
+        """What services check tokens with."""
+        self.refresh()
+        federation = self._living.now()
+        return TrustJson(federation=federation.name, keys=jwks(federation.public), revoked=self.revoked)
+
+    def own_token(self, audience: Audience) -> str:
+        """The coordinator's own, for the data plane."""
+        caller = Caller("coordinator", Role.COORDINATOR, frozenset(), frozenset({"*"}))
+        return self._living.now().signer.token(caller, audience, LIFE_S, self._clock())
+
+    def _checked(self, name: str, secret: str) -> Identity:
+        known = self._known.get(name)
+        given = digest(secret)
+        right = [one for one in (known.secret_hash, known.next_hash) if one] if known is not None else []
+        if known is None or not any(hmac.compare_digest(one, given) for one in right):
+            raise Unauthenticated("There is no such credential, or it was revoked.")
+        return known
+
+    async def _keep(self, one: Identity) -> None:
+        await insist(partial(self._records.save, [one]), self._patience_s)
+        self._known[one.id] = one
+
+    def _changed(self) -> None:
+        hosts: defaultdict[str, list[Caller]] = defaultdict(list)
+        for one in self._known.values():
+            if one.secret_hash is not None:
+                for participant in one.acts_as:
+                    hosts[participant].append(self.caller(one))
+        self._hosts = hosts
+        self._teach()
+
+    def _teach(self) -> None:
+        federation = self._living.now()
+        self.verifier.learn(federation.name, federation.public, self.revoked)
+
+
+def trust_of(identities: Identities | None) -> TrustJson | None:
+    return None if identities is None else identities.trust()
+
+
+def federation_of(settings: CoordinatorSettings, port: int) -> LivingFederation | None:
+    """The federation that a coordinator belongs to; None: it takes everybody.
+
+    Where none is named, and nobody but this machine reaches the coordinator, it is one of this user's own: all
+    processes of the user here find its operator's credential by the coordinator's address.
+
+    Raises:
+        InvalidSetting: when others reach the coordinator, and no federation is named.
+    """
+    if settings.allow_anybody:
+        return None
+    if settings.federation is not None:
+        return LivingFederation(Path(settings.federation))
+    if not is_loopback(settings.host):
+        raise InvalidSetting(
+            f"federation: a coordinator that listens on {settings.host} needs one. Make it with `microsfl admin init "
+            "FOLDER`, and start the coordinator with --federation FOLDER."
+        )
+    url = f"http://{settings.host}:{port}"
+    folder = home() / "federations" / kept_for(url).stem
+    secret = new_secret()
+    federation = Federation.read(folder) if (folder / FILE).exists() else Federation.new(folder.name)
+    federation.with_first({"operator": first(Role.OPERATOR, secret, time.time())}).write(folder)
+    for host in {settings.host, "127.0.0.1", "localhost"}:
+        Credential(f"http://{host}:{port}", "operator", secret).write(kept_for(f"http://{host}:{port}"))
+    return LivingFederation(folder)

@@ -1,0 +1,46 @@
+"""Which credential a process shows to a coordinator, and its tickets there."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from .credential import Credential, kept_for
+from .ticket import Post, Ticket
+
+_remembered: dict[str, Credential] = {}
+_lock = threading.Lock()
+
+
+def remember(credential: Credential) -> None:
+    """Show this one to its coordinator from now on, in this process, where no file is named."""
+    with _lock:
+        _remembered[credential.coordinator] = credential
+
+
+def forget(coordinator: str) -> None:
+    with _lock:
+        _remembered.pop(coordinator, None)
+
+
+def credential_for(coordinator: str, path: str | None = None) -> Credential | None:
+    """The credential in the file, or else the one that is remembered, or else the one that this user keeps for the
+    coordinator; None when there is none.
+
+    Raises:
+        InvalidSetting: when the file is not there, is something else, or others may read it.
+    """
+    if path is not None:
+        return Credential.read(Path(path))
+    with _lock:
+        known = _remembered.get(coordinator)
+    if known is not None:
+        return known
+    kept = kept_for(coordinator)
+    return Credential.read(kept) if kept.exists() else None
+
+
+def ticket_for(coordinator: str, post: Post, path: str | None = None, *failures: type[Exception]) -> Ticket | None:
+    """The tokens for that coordinator's federation; None where there is no credential."""
+    found = credential_for(coordinator, path)
+    return None if found is None else Ticket(found, post, failures)
