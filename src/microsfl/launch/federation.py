@@ -17,7 +17,7 @@ from ..spec import RunSpec
 from ..store.s3 import area_environment
 from ..trust.scopes import Role
 from ..zoo.deal import client_ids
-from .admission import LocalFederation
+from .admission import OPERATOR, LocalFederation
 from .aside import aside
 from .child import Child
 from .control import Control
@@ -206,6 +206,12 @@ class Federation:
             with suppress(OperationError):  # a coordinator that does not answer is ended all the same
                 self.control.stop()
         self._began = False
+
+    @property
+    def credential(self) -> str:
+        """File of the operator's credential, while the processes are there."""
+        assert self._local is not None
+        return str(self._local.credential(OPERATOR))
 
     def store_url(self, area: str) -> str:
         """URL of the store of the area "body" or "client"."""

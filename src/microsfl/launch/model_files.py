@@ -40,11 +40,14 @@ def model_files(body: bytes | None, exchanged: bytes | None, initial: Parts) -> 
 
 
 def fetched(question: Json) -> Json:
-    """Write the files of a run of `spec`, whose servers still answer, to `folder`; `coordinator` is its URL."""
+    """Write the files of a run of `spec`, whose servers still answer, to `folder`; `coordinator` is its URL,
+    `credential` the file of one to show there."""
     spec = RunSpec.parse(question["spec"])
     parts = build_parts(spec, [spec.model.name])
     load_front(spec, parts.front)
-    weights = newest(Control(question["coordinator"], spec.run.name), spec.strategy.traits)
+    weights = newest(
+        Control(question["coordinator"], spec.run.name, credential=question.get("credential")), spec.strategy.traits
+    )
     write_parts(Path(question["folder"]), model_files(*weights, parts))
     return {}
 

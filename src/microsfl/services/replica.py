@@ -68,7 +68,7 @@ class Replica:
     close: Callable[[], None] = lambda: None
     points: Callable[[], Iterable[Point]] = tuple
     tracing: Tracing | None = None
-    endpoints: Endpoints = BODY
+    endpoints: Endpoints = field(default_factory=lambda: BODY)
     is_managed: Callable[[str], bool] = lambda _: True
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
 

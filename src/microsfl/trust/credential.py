@@ -14,6 +14,9 @@ from platformdirs import user_state_path
 from ..errors import InvalidSetting, StoreNotWritable
 from .files import read_private, write_private
 
+HOME = "MICROSFL_HOME"
+CREDENTIAL = "MICROSFL_CREDENTIAL"
+
 
 @dataclass(frozen=True)
 class Credential:
@@ -55,4 +58,4 @@ def kept_for(coordinator: str) -> Path:
 
 def home() -> Path:
     """Where this user's own credentials and federations are; `MICROSFL_HOME` says otherwise."""
-    return Path(os.environ.get("MICROSFL_HOME") or user_state_path("microsfl"))
+    return Path(os.environ.get(HOME) or user_state_path("microsfl"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
-from .credential import Credential, kept_for
+from .credential import CREDENTIAL, Credential, kept_for
 from .ticket import Post, Ticket
 
 _remembered: dict[str, Credential] = {}
@@ -24,13 +25,14 @@ def forget(coordinator: str) -> None:
 
 
 def credential_for(coordinator: str, path: str | None = None) -> Credential | None:
-    """The credential in the file, or else the one that is remembered, or else the one that this user keeps for the
-    coordinator; None when there is none.
+    """The credential in the file, or else in the one that `MICROSFL_CREDENTIAL` names, or else the one that is
+    remembered, or else the one that this user keeps for the coordinator; None when there is none.
 
     Raises:
         InvalidSetting: when the file is not there, is something else, or others may read it.
     """
-    if path is not None:
+    path = path or os.environ.get(CREDENTIAL)
+    if path:
         return Credential.read(Path(path))
     with _lock:
         known = _remembered.get(coordinator)
