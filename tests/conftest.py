@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -19,6 +20,10 @@ from tests.faults.chaos import Cluster, cluster
 
 # As every service has it. Small operations on several threads crawl where other processes want the cores as well.
 torch.set_num_threads(1)
+
+# Credentials and federations of tests, and of the processes that they start, are not among the user's own.
+os.environ["MICROSFL_HOME"] = tempfile.mkdtemp(prefix="microsfl-home-")
+atexit.register(shutil.rmtree, os.environ["MICROSFL_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-READY = re.compile(r"microsfl (?P<role>[a-z-]+) ready (?:at (?P<address>http://\S+)|for (?P<clients>.+))\n")
+READY = re.compile(r"microsfl (?P<role>[a-z-]+) ready (?:at (?P<address>https?://\S+)|for (?P<clients>.+))\n")
 
 
 @dataclass

@@ -21,9 +21,11 @@ from ..errors import InputError, InvalidSetting, MicrosflError, Unauthenticated,
 from ..process import event
 from ..trust.keys import from_jwks
 from ..trust.ticket import Answer, Ticket
-from ..trust.tickets import ticket_for
+from ..trust.tickets import credential_for
+from ..trust.tls import Inbound, Outbound
 from ..trust.tokens import Audience, Verifier
 from .http import listen, serve
+from .pool import Pool
 from .replica import Json, Replica, create_app
 
 HEARTBEAT_S = 2.0
@@ -47,9 +49,13 @@ class Heartbeat:
             "address": settings.advertised(port),
         }
         self.stopped = threading.Event()
-        self.http = urllib3.PoolManager(timeout=urllib3.Timeout(5.0), retries=False)
-        failures = urllib3.exceptions.HTTPError
-        self.ticket: Ticket | None = ticket_for(settings.coordinator, self._post, settings.credential, failures)
+        outbound = Outbound.of(settings)
+        self.http = Pool(outbound, urllib3.Timeout(5.0))
+        self.ticket: Ticket | None = None
+        credential = credential_for(settings.coordinator, settings.credential)
+        if credential is not None:
+            outbound.vouch(credential.tls_ca)
+            self.ticket = Ticket(credential, self._post, (urllib3.exceptions.HTTPError,))
         self.said: str | None = None
 
     def start(self) -> None:
@@ -84,7 +90,7 @@ class Heartbeat:
         return ""
 
     def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        return self.http.request("POST", url, body=body, headers=headers, redirect=False)
+        return self.http.request("POST", url, body=body, headers=headers)
 
     def _learn(self, trust: Any) -> None:
         if self.verifier is None:
@@ -105,7 +111,7 @@ def serve_replica(replica: Replica, settings: ReplicaSettings, audience: Audienc
     """Listen, register, and serve until the process is asked to end.
 
     Raises:
-        InvalidSetting: when it could not check who asks.
+        InvalidSetting: when it could not check who asks, or a file of its certificates is wrong.
         PortInUse: when the address to listen on cannot be had.
     """
     if settings.coordinator is None and not settings.allow_anybody:
@@ -113,6 +119,7 @@ def serve_replica(replica: Replica, settings: ReplicaSettings, audience: Audienc
             "coordinator: its keys are what tokens are checked with. Name it with --coordinator, or answer everybody "
             "who reaches the port with --allow-anybody."
         )
+    inbound = Inbound.of(settings)
     sock = listen(settings)
     port: int = sock.getsockname()[1]
     replica.stopwatch.server = settings.participant_id(replica.role, port)
@@ -121,4 +128,4 @@ def serve_replica(replica: Replica, settings: ReplicaSettings, audience: Audienc
     heartbeat = Heartbeat(settings, port, replica, verifier) if settings.coordinator else None
     if heartbeat is not None:
         heartbeat.start()
-    serve(app, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None)
+    serve(app, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None, inbound=inbound)

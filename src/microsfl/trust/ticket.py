@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlencode
 
-from ..errors import MicrosflError, OperationError, Unreachable, from_wire
+from ..errors import MicrosflError, OperationError, Unreachable, UnsafeConnection, from_wire
 from .credential import Credential
 from .tokens import Audience
 
@@ -63,14 +63,14 @@ class Ticket:
 
         Raises:
             Unauthenticated: when the credential is not right, or was revoked.
-            Unreachable: when there is no token, and the coordinator does not answer.
+            Unreachable, UnsafeConnection: when there is no token, and the coordinator does not answer, or not safely.
         """
         with self._lock:
             held, now = self._held.get(audience), self._clock()
             if held is None or now >= held.renew_at:
                 try:
                     held = self._held[audience] = self._fetch(audience)
-                except OperationError:
+                except (OperationError, UnsafeConnection):
                     if held is None or now >= held.ends_at:
                         raise
             return {"authorization": f"Bearer {held.token}"}
