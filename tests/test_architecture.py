@@ -19,7 +19,7 @@ import microsfl
 ROOT = Path(microsfl.__file__).parent
 
 # What each part of the package may import from the package. "." is the package itself, for `__version__`.
-BELOW = {"errors", "spec", "config", "process"}
+BELOW = {"errors", "spec", "config", "process", "trust"}
 # fmt: off
 MAY_IMPORT: dict[str, set[str]] = {
     ".": {"spec", "client", "launch", "finished"},
@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spec": {"errors", "schema"},
     "config": {"schema", "spec"},
     "process": {"errors", "spec"},
+    "trust": {"errors", "config"},
     "device": {"errors", "process"},
     "core": {"errors"},
     "wire": {"errors", "spec", "core"},
@@ -65,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # fmt: on
 
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
-SHARED = {"", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points"}
+SHARED = {"", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points", "pool"}
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
