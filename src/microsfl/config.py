@@ -119,19 +119,17 @@ class TracedSettings(ProcessSettings):
     )
 
 
-class ServerSettings(ProcessSettings):
-    """What every role that listens has."""
+class TlsSettings(ProcessSettings):
+    """What every role has that can listen."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: Port = Field(0, description="Port to listen on; 0 takes a free one.")
     tls_cert: str | None = Field(
         None,
-        description="File of this server's certificate (PEM), and of those between it and the CA; with it, it speaks "
-        "HTTPS. Default: plain HTTP.",
+        description="File of the certificate (PEM) of what listens, and of those between it and the CA; with it, it "
+        "speaks HTTPS. Default: plain HTTP.",
     )
     tls_key: str | None = Field(None, description="File of its private key; default: in the file of tls_cert.")
     tls_client_ca: str | None = Field(
-        None, description="File of the CA (PEM) of which clients must show a certificate; default: they need none."
+        None, description="File of the CA (PEM) of which callers must show a certificate; default: they need none."
     )
 
     @property
@@ -139,15 +137,29 @@ class ServerSettings(ProcessSettings):
         return "http" if self.tls_cert is None else "https"
 
     @model_validator(mode="after")
-    def _others_need_tls(self) -> Self:
+    def _with_a_certificate(self) -> Self:
         for name in ("tls_key", "tls_client_ca"):
             if getattr(self, name) is not None and self.tls_cert is None:
                 raise ValueError(f"{name}: without tls_cert there is no TLS; name the certificate with it")
-        if self.tls_cert is None and not self.insecure_http and not is_loopback(self.host):
+        return self
+
+    def _check_host(self, name: str, host: str, risk: str) -> None:
+        if self.tls_cert is None and not self.insecure_http and not is_loopback(host):
             raise ValueError(
-                f"host: on {self.host} others reach it, by plain HTTP: {AT_RISK}. Name a certificate with tls_cert "
+                f"{name}: on {host} others reach it, by plain HTTP: {risk}. Name a certificate with tls_cert "
                 "(--tls-cert; `microsfl admin certs` makes one), or allow it with insecure_http (--insecure-http)"
             )
+
+
+class ServerSettings(TlsSettings):
+    """What every role that is there to listen has."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Port = Field(0, description="Port to listen on; 0 takes a free one.")
+
+    @model_validator(mode="after")
+    def _others_need_tls(self) -> Self:
+        self._check_host("host", self.host, AT_RISK)
         return self
 
 
@@ -231,7 +243,7 @@ class FedServerSettings(ReplicaSettings):
     )
 
 
-class ClientSettings(TracedSettings, AdmittedSettings):
+class ClientSettings(TracedSettings, AdmittedSettings, TlsSettings):
     coordinator: HttpUrl = Field("http://127.0.0.1:8000", description="Coordinator to work for.")
     ids: tuple[Annotated[str, AfterValidator(check_id)], ...] = Field(
         description="Clients that this process hosts, by id."
@@ -272,9 +284,6 @@ class ClientSettings(TracedSettings, AdmittedSettings):
     def _ids_differ(self) -> Self:
         if not self.ids or len(set(self.ids)) != len(self.ids):
             raise ValueError("ids needs at least one id, and each only once")
-        if self.metrics_port is not None and not self.insecure_http and not is_loopback(self.metrics_host):
-            raise ValueError(
-                f"metrics_host: on {self.metrics_host} others read the metrics by plain HTTP; allow it with "
-                "insecure_http (--insecure-http)"
-            )
+        if self.metrics_port is not None:
+            self._check_host("metrics_host", self.metrics_host, "whoever is on the way could read the metrics")
         return self

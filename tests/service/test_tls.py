@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 import subprocess
@@ -180,7 +181,7 @@ REPLICA = ("split-server", "--store-url", "memory://", "--allow-anybody")
         ((*REPLICA, "--address", "http://gpu1:8100"), "address: http://gpu1:8100 is plain HTTP to another machine"),
         ((*REPLICA, "--coordinator", "http://control:8000"), "coordinator: http://control:8000 is plain HTTP"),
         (("client", "--ids=a", "--coordinator", "http://control:8000"), "coordinator: http://control:8000 is plain"),
-        (("client", "--ids=a", "--metrics-port=0", "--metrics-host=::"), "metrics_host: on :: others read the metrics"),
+        (("client", "--ids=a", "--metrics-port=0", "--metrics-host=::"), "metrics_host: on :: others reach it"),
         (("run", "--coordinator", "http://control:8000"), "http://control:8000 is plain HTTP to another machine"),
         (("runs", "--coordinator", "http://control:8000"), "http://control:8000 is plain HTTP to another machine"),
     ],
@@ -238,6 +239,20 @@ def test_a_command_finds_what_it_needs_in_flags_environment_and_credential(
         assert wrong.returncode == 2
         assert said in wrong.stderr
         assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_the_metrics_of_a_client_go_over_tls(mutual: Process, pki: Pki, tmp_path: Path) -> None:
+    assert mutual.address is not None
+    arguments = ("client", "--ids=a", "--coordinator", mutual.address, "--metrics-port=0", *pki.calling(shows=True))
+    with role(tmp_path, *arguments, *pki.listening(mutual=True)) as process:
+        lines = [json.loads(line) for line in process.log.read_text().splitlines()]
+        (url,) = [line["address"] for line in lines if line["event"] == "metrics"]
+        let_in = Connections(Outbound(pki.ca, str(pki.client.cert), str(pki.client.key)))
+        answer = let_in.request("GET", url, None, {}, connect_s=5, read_s=5)
+        assert b"microsfl_client_hosted 1.0" in answer.data
+        assert url.startswith("https://127.0.0.1:")
+        with pytest.raises((UnsafeConnection, OSError)):
+            Connections(Outbound(pki.ca)).request("GET", url, None, {}, connect_s=5, read_s=5)
 
 
 def test_a_client_that_is_not_let_in_ends_at_once(mutual: Process, other: Pki) -> None:

@@ -138,7 +138,7 @@ class Agent:
             Unreachable: when the coordinator does not answer within the retry budget.
         """
         if self.settings.metrics_port is not None:
-            show(self.settings.metrics_host, self.settings.metrics_port, self.points)
+            show(self.settings, self.points)
         self.register()
         announce(ROLE, f"for {', '.join(self.settings.ids)}")
         threading.Thread(target=self._keep_saying, name="heartbeat", daemon=True).start()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
-from ..config import AT_RISK, ProcessSettings, ServerSettings, is_loopback
+from ..config import AT_RISK, ProcessSettings, TlsSettings, is_loopback
 from ..errors import InvalidSetting, UnsafeConnection
 from .pair import changed_at, load_authorities, load_pair
 
@@ -39,7 +39,7 @@ class Inbound:
             self.context.verify_mode = ssl.CERT_REQUIRED
 
     @classmethod
-    def of(cls, settings: ServerSettings) -> Self | None:
+    def of(cls, settings: TlsSettings) -> Self | None:
         """None: plain HTTP. Raises InvalidSetting."""
         if settings.tls_cert is None:
             return None
@@ -165,7 +165,7 @@ def _server_context() -> ssl.SSLContext:
 
 
 def _shown(settings: ProcessSettings) -> tuple[str | None, str | None]:
-    """A server shows others the certificate that it has, unless it has another one for that."""
-    if settings.tls_client_cert is None and isinstance(settings, ServerSettings):
+    """What listens shows others the certificate that it has, unless it has another one for that."""
+    if settings.tls_client_cert is None and isinstance(settings, TlsSettings):
         return settings.tls_cert, settings.tls_key
     return settings.tls_client_cert, settings.tls_client_key
