@@ -145,7 +145,7 @@ def create_app(replica: Replica, max_body_bytes: int, verifier: Verifier | None 
                 body = await read_body(request, max_body_bytes)
                 since = replica.stopwatch.clock() - waited_s  # while the body came, it was still on the wire
                 parent = None if replica.tracing is None else request.headers.get(traces.HEADER)
-                caller = None if verifier is None else caller_of(request)
+                caller = caller_of(request) if verifier is not None else None
                 return _binary(*await replica.run(replica.answer, path, body, since, parent, caller))
 
         return Route(path, endpoint, methods=["POST"])
