@@ -257,9 +257,7 @@ def pages() -> dict[Path, str]:
     return {
         REFERENCE / "cli.md": CLI.format(
             generated=GENERATED,
-            commands=table(
-                ("command", "what it does"), [(f"[`{n}`](#{n.replace(' ', '-')})", _first(c)) for n, c in _commands()]
-            ),
+            commands=table(("command", "what it does"), [(_link(name), _first(one)) for name, one in _commands()]),
             codes=table(("code", "when"), EXIT_CODES),
             details="\n\n".join(command_section(name, command) for name, command in _commands()),
         ),
@@ -278,13 +276,18 @@ def pages() -> dict[Path, str]:
     }
 
 
-def _commands(group: click.Group = cli, before: str = "") -> list[tuple[str, click.Command]]:
-    """(name, command), those of a group in its place."""
+def _commands() -> list[tuple[str, click.Command]]:
+    """All of them, those of a group after it."""
     found: list[tuple[str, click.Command]] = []
-    for name, command in sorted(group.commands.items()):
-        is_group = isinstance(command, click.Group)
-        found += _commands(command, f"{before}{name} ") if is_group else [(before + name, command)]
+    for name, command in sorted(cli.commands.items()):
+        found.append((name, command))
+        if isinstance(command, click.Group):
+            found += [(f"{name} {inner}", one) for inner, one in sorted(command.commands.items())]
     return found
+
+
+def _link(command: str) -> str:
+    return f"[`{command}`](#{command.replace(' ', '-')})"
 
 
 def _first(command: click.Command) -> str:

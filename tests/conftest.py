@@ -18,12 +18,12 @@ from sqlalchemy import create_engine, make_url, text
 
 from tests.faults.chaos import Cluster, cluster
 
+# Where a user's credentials and federations are: not the user's own ones.
+os.environ["MICROSFL_HOME"] = _home = tempfile.mkdtemp(prefix="microsfl-home-")
+atexit.register(shutil.rmtree, _home, ignore_errors=True)
+
 # As every service has it. Small operations on several threads crawl where other processes want the cores as well.
 torch.set_num_threads(1)
-
-# Credentials and federations of tests, and of the processes that they start, are not among the user's own.
-os.environ["MICROSFL_HOME"] = tempfile.mkdtemp(prefix="microsfl-home-")
-atexit.register(shutil.rmtree, os.environ["MICROSFL_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import microsfl
 ROOT = Path(microsfl.__file__).parent
 
 # What each part of the package may import from the package. "." is the package itself, for `__version__`.
-BELOW = {"errors", "spec", "config", "process", "trust"}
+BELOW = {"errors", "spec", "config", "process"}
 # fmt: off
 MAY_IMPORT: dict[str, set[str]] = {
     ".": {"spec", "client", "launch", "finished"},
@@ -38,13 +38,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "zoo": {"errors", "spec", "core", "wire"},
     # Metrics and traces of any process: they read what it keeps, and change nothing.
     "telemetry": {".", "errors", "core", "wire"},
-    "client": {".", *BELOW, "device", "core", "wire", "zoo", "telemetry"},
+    "client": {".", *BELOW, "device", "core", "wire", "zoo", "telemetry", "trust"},
     "dashboard": set(),
-    "services": {".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo", "telemetry"},
+    "services": {
+        ".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo", "telemetry", "trust",
+    },
     # What follows a run for TensorBoard and MLflow.
     "tracking": {".", "errors", "spec"},
     # The launcher starts the roles as processes and talks to them over HTTP: it never imports a service.
-    "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client", "tracking"},
+    "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client", "tracking", "trust"},
     # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
     # not know it, and stays without services: the command line chooses between the two.
     "simulate": {*BELOW, "device", "core", "wire", "store", "sync", "zoo", "client", "services", "launch", "tracking"},
@@ -59,19 +61,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
     "cli": {
         ".", *BELOW, "schema", "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch",
-        "doctor", "tracking",
+        "doctor", "tracking", "trust",
     },
     "__main__": {"cli", "launch"},
 }
 # fmt: on
 
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
-SHARED = {"", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points", "pool"}
+SHARED = {
+    "", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points", "gate", "replica_endpoints",
+    "standing_by", "pool",
+}  # fmt: skip
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
         "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
         "at_hand", "overview", "streams", "for_people", "shown", "resolver", "errand", "origin",
+        "admission", "identities", "coordinator_endpoints",
     },
     "split-server": {"split_server", "split_caches", "split_points"},
     "fed-server": {"fed_server"},

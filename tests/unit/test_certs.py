@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 import stat
@@ -155,6 +156,9 @@ def test_the_command_says_what_to_start_with(tmp_path: Path, capsys: pytest.Capt
         f"client alice: --tls-client-cert {folder}/client-alice.pem --tls-client-key {folder}/client-alice.key",
         f"whoever calls a server: --tls-ca {folder}/ca.pem",
     ]
+    assert _exit_code(["admin", "certs", str(folder), "--client", "bob", "--json"], None) == 0
+    bob = {"cert": f"{folder}/client-bob.pem", "key": f"{folder}/client-bob.key"}
+    assert json.loads(capsys.readouterr().out) == {"ca": f"{folder}/ca.pem", "server": None, "clients": {"bob": bob}}
     assert _exit_code(["admin", "certs", str(folder)], None) == 2
     assert "--host" in capsys.readouterr().err
     assert _exit_code(["admin", "certs", str(folder), "--client", "../alice"], None) == 2

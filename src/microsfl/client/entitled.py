@@ -8,7 +8,7 @@ from http.client import HTTPException
 
 from ..errors import Unauthenticated
 from ..trust.ticket import Ticket
-from ..trust.tickets import credential_for
+from ..trust.tickets import ticket_for
 from ..trust.tokens import Audience
 from .connections import Answer
 from .http import CONNECT_S, NO_HEADERS, Http, Reply, Way
@@ -67,9 +67,8 @@ class Ways:
         def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
             return http.connections.request("POST", url, body, headers, connect_s=CONNECT_S, read_s=TOKEN_S)
 
-        found = credential_for(coordinator, credential)
-        if found is None:
+        ticket = ticket_for(coordinator, post, credential, OSError, HTTPException)
+        if ticket is None:
             return cls(http, http, http)
-        http.connections.outbound.vouch(found.tls_ca)
-        ticket = Ticket(found, post, (OSError, HTTPException))
+        http.connections.outbound.vouch(ticket.credential.tls_ca)
         return cls(*(Entitled(http, ticket, one) for one in Audience))

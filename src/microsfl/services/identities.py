@@ -16,9 +16,9 @@ from ..errors import ClientNotFound, Forbidden, InvalidSetting, Unauthenticated
 from ..records import Identity, Invitation, Records
 from ..trust.credential import Credential, home, kept_for
 from ..trust.keys import FILE, Federation, LivingFederation, first, jwks
-from ..trust.pair import read
 from ..trust.scopes import Role
 from ..trust.secret import digest, new_secret
+from ..trust.tls import Outbound
 from ..trust.tokens import LIFE_S, Audience, Caller, Verifier
 from .api import TrustJson
 from .insist import PATIENCE_S, insist
@@ -250,7 +250,7 @@ def federation_of(settings: CoordinatorSettings, port: int) -> LivingFederation 
     secret = new_secret()
     federation = Federation.read(folder) if (folder / FILE).exists() else Federation.new(folder.name)
     federation.with_first({"operator": first(Role.OPERATOR, secret, time.time())}).write(folder)
-    authorities = read("tls_ca", settings.tls_ca).decode() if settings.tls_cert and settings.tls_ca else None
+    authorities = Outbound.of(settings).authorities()
     for host in {settings.host, "127.0.0.1", "localhost"}:
         here = url_of(settings.scheme, host, port)
         Credential(here, "operator", secret, authorities).write(kept_for(here))

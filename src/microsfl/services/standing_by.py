@@ -21,7 +21,7 @@ from ..errors import InputError, InvalidSetting, MicrosflError, Unauthenticated,
 from ..process import event
 from ..trust.keys import from_jwks
 from ..trust.ticket import Answer, Ticket
-from ..trust.tickets import credential_for
+from ..trust.tickets import ticket_for
 from ..trust.tls import Inbound, Outbound
 from ..trust.tokens import Audience, Verifier
 from .http import listen, serve
@@ -51,11 +51,10 @@ class Heartbeat:
         self.stopped = threading.Event()
         outbound = Outbound.of(settings)
         self.http = Pool(outbound, urllib3.Timeout(5.0))
-        self.ticket: Ticket | None = None
-        credential = credential_for(settings.coordinator, settings.credential)
-        if credential is not None:
-            outbound.vouch(credential.tls_ca)
-            self.ticket = Ticket(credential, self._post, (urllib3.exceptions.HTTPError,))
+        failures = urllib3.exceptions.HTTPError
+        self.ticket: Ticket | None = ticket_for(settings.coordinator, self._post, settings.credential, failures)
+        if self.ticket is not None:
+            outbound.vouch(self.ticket.credential.tls_ca)
         self.said: str | None = None
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Which credential a process shows to a coordinator."""
+"""Which credential a process shows to a coordinator, and its tickets there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from .credential import CREDENTIAL, Credential, kept_for
+from .ticket import Post, Ticket
 
 _remembered: dict[str, Credential] = {}
 _lock = threading.Lock()
@@ -39,3 +40,9 @@ def credential_for(coordinator: str, path: str | None = None) -> Credential | No
         return known
     kept = kept_for(coordinator)
     return Credential.read(kept) if kept.exists() else None
+
+
+def ticket_for(coordinator: str, post: Post, path: str | None = None, *failures: type[Exception]) -> Ticket | None:
+    """The tokens for that coordinator's federation; None where there is no credential."""
+    found = credential_for(coordinator, path)
+    return None if found is None else Ticket(found, post, failures)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from ..config import AT_RISK, ProcessSettings, TlsSettings, is_loopback
 from ..errors import InvalidSetting, UnsafeConnection
-from .pair import changed_at, load_authorities, load_pair
+from .pair import changed_at, load_authorities, load_pair, read
 
 OLDEST = ssl.TLSVersion.TLSv1_2
 
@@ -95,6 +95,10 @@ class Outbound:
         with self._lock:
             if authorities != self._vouched:
                 self._vouched, self._made = authorities, None
+
+    def authorities(self) -> str | None:
+        """Those that are named or vouched for, as PEM text, to be kept with a credential; None: the system's."""
+        return self._vouched if self.ca is None else read("tls_ca", self.ca).decode("ascii", "replace")
 
     def context(self) -> ssl.SSLContext:
         """For the next connection. It is another one when the files have changed."""
