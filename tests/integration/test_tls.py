@@ -1,20 +1,25 @@
-"""Laws 1 and 2 with everything locked: authentication, TLS and mutual TLS between real processes change no bit."""
+"""Laws with everything locked: authentication, TLS and mutual TLS between real processes change no bit."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import microsfl
 from microsfl.launch.admission import OPERATOR, LocalFederation
+from microsfl.launch.control import Control
+from microsfl.spec import RunSpec
 from microsfl.trust.authority import Authority
 from microsfl.trust.credential import Credential
 from microsfl.trust.scopes import Role
 from microsfl.zoo.deal import client_ids
 from tests.integration.launched import run
+from tests.integration.test_remote_body import ADAM, trains_as_here
 from tests.service.test_roles import Process, role
 
 ASKED = ("--set", "run.name=locked", "--set", "run.rounds=2", "--set", "data.clients=3", "--json")
@@ -70,18 +75,35 @@ class Locked:
         return self.open_until.enter_context(role(folder, *arguments))
 
 
-def test_laws_1_and_2_tls_and_authentication_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+    with ExitStack() as open_until:
+        yield Locked(tmp_path_factory.mktemp("locked"), open_until)
+
+
+def test_law_2_with_tls_and_authentication(locked: Locked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = run(tmp_path / "plain", *ASKED)
     assert plain.process.returncode == 0, plain.process.stderr
-    with ExitStack() as open_until:
-        locked = Locked(tmp_path, open_until)
-        monkeypatch.setenv("MICROSFL_CREDENTIAL", locked.credential(OPERATOR))
-        done = run(tmp_path / "run", *ASKED, "--coordinator", locked.url, *locked.shown("operator"))
-        assert done.process.returncode == 0, done.process.stderr
-        addresses = said(locked)
+    monkeypatch.setenv("MICROSFL_CREDENTIAL", locked.credential(OPERATOR))
+    done = run(tmp_path / "run", *ASKED, "--coordinator", locked.url, *locked.shown("operator"))
+    assert done.process.returncode == 0, done.process.stderr
     assert done.summary["weights_sha256"] == plain.summary["weights_sha256"]
     assert done.summary["accuracy"] == plain.summary["accuracy"]
-    assert [address.partition("://")[0] for address in addresses] == ["https"] * 3
+    assert [address.partition("://")[0] for address in said(locked)] == ["https"] * 3
+
+
+def test_law_1_with_tls_and_authentication(locked: Locked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `RemoteBody` finds the certificate to show in the environment, and the CA to trust in the credential."""
+    _, cert, _, key = locked.shown("operator")
+    monkeypatch.setenv("MICROSFL_TLS_CLIENT_CERT", cert)
+    monkeypatch.setenv("MICROSFL_TLS_CLIENT_KEY", key)
+    credential = locked.credential(OPERATOR)
+    spec = RunSpec.parse({"run": {"name": "unmanaged", "managed": False}, "strategy": ADAM})
+    spec = spec.resolved(input_shape=(1, 8, 8), classes=10)
+    control = Control(locked.url, "unmanaged", credential=credential)
+    control.create(spec)
+    control.start()
+    trains_as_here(microsfl.RemoteBody("unmanaged", locked.url, credential=credential), spec)
 
 
 def said(locked: Locked) -> list[str]:

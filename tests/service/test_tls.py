@@ -151,6 +151,9 @@ def test_a_server_that_cannot_be_trusted_is_passed_over(pki: Pki, other: Pki) ->
     with greeting(inbound(other)) as false, greeting(inbound(pki)) as right:
         http = Http(retry_s=DEADLINE_S, connections=Connections(Outbound(pki.ca)))
         assert http.request("GET", lambda: [false, right], "/").data == HELLO
+        http = Http(retry_s=0.3, connections=Connections(Outbound(pki.ca)))
+        with pytest.raises(Unreachable):  # the dead one may come back
+            http.request("GET", lambda: ["https://127.0.0.1:9", false], "/")
 
 
 def test_one_that_answered_before_is_tried_again(pki: Pki, other: Pki) -> None:

@@ -49,13 +49,13 @@ class Inbound:
         """Show the certificate that is in the file now, to whoever connects from now on; False when it is the same.
 
         Raises:
-            InvalidSetting: when it cannot be used; the one before is still shown. Said once of each change.
+            InvalidSetting: when it cannot be used; the one before is still shown, as `load_pair` looks before it
+                changes anything. Said once of each change.
         """
         now = self._changed_at()
         if now == self._read_at:
             return False
         self._read_at = now
-        load_pair(_server_context(), "tls", self._cert, self._key)  # a bad one would leave the context with neither
         load_pair(self.context, "tls", self._cert, self._key)
         return True
 
