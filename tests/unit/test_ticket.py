@@ -77,7 +77,7 @@ def test_while_the_coordinator_is_away_it_goes_on_to_the_end_of_its_life(
         shown(ticket)
 
 
-def test_one_that_was_refused_is_not_shown_again(ticket: Ticket, coordinator: Coordinator) -> None:
+def test_one_that_was_refused_is_not_shown_again(ticket: Ticket) -> None:
     shown(ticket)
     ticket.forget(Audience.BODY)
     assert shown(ticket) == "Bearer token-2"
