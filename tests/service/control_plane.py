@@ -28,6 +28,7 @@ from microsfl.services.coordinator import create_app
 from microsfl.services.data_plane import DataPlane
 from microsfl.spec import RunSpec
 from microsfl.trust.tls import Inbound
+from tests.tokens import authorization
 
 Json = dict[str, Any]
 CLIENTS = ("c0", "c1", "c2")
@@ -107,11 +108,12 @@ class Api:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.pool = urllib3.PoolManager(timeout=40, retries=False, maxsize=8)
+        self.headers = authorization(url)  # of the user who started it, where it wants a token
+        self.pool = urllib3.PoolManager(timeout=40, retries=False, maxsize=8, headers=self.headers)
 
     def send(self, method: str, path: str, body: Any = None, raw: bytes | None = None) -> tuple[int, Json]:
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-        headers = {"content-type": "application/json"} if data is not None else {}
+        headers = {**self.headers, **({"content-type": "application/json"} if data is not None else {})}
         response = self.pool.request(method, self.url + "/api" + path, body=data, headers=headers)
         return response.status, response.json()
 

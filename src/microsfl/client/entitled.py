@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from http.client import HTTPException
+from dataclasses import dataclass, replace
 
 from ..errors import Unauthenticated
-from ..trust.ticket import Ticket
+from ..trust.ticket import FORM, PATH, Ticket
 from ..trust.tickets import ticket_for
 from ..trust.tokens import Audience
-from .connections import Answer
-from .http import CONNECT_S, NO_HEADERS, Http, Reply, Way
-
-TOKEN_S = 10.0  # how long the coordinator's answer is waited for
+from .http import NO_HEADERS, Http, Json, Reply, Way, json_object
 
 
 @dataclass(frozen=True)
@@ -64,10 +60,11 @@ class Ways:
             InvalidSetting: when the credential's file cannot be used.
         """
 
-        def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-            return http.connections.request("POST", url, body, headers, connect_s=CONNECT_S, read_s=TOKEN_S)
+        def ask(form: bytes, patient: bool) -> Json:
+            way = http if patient else replace(http, retry_s=0.0)
+            return json_object(way.request("POST", lambda: [coordinator], PATH, form, FORM))
 
-        ticket = ticket_for(coordinator, post, credential, OSError, HTTPException)
+        ticket = ticket_for(coordinator, ask, credential)
         if ticket is None:
             return cls(http, http, http)
         http.connections.outbound.vouch(ticket.credential.tls_ca)
