@@ -66,6 +66,8 @@ ADVICE = {
     "unit_missing": "Send the units of a round in order, each after the answer to the one before, as microsfl's own "
     "client does.",
     "port_in_use": "Choose another `--port`, or `--port 0` for a free one.",
+    "unsafe_connection": "Do what the message says; [TLS](../guides/security.md#tls) has the whole picture. A "
+    "process raises it about a server that it calls; no server answers with it.",
     "store_not_writable": "Check that the place exists, that this process may write there and that there is room.",
     "operation_failed": "Try again later; the message says what failed.",
     "store_unavailable": "Check the store or database that the message names. Clients try again by themselves.",
@@ -84,9 +86,16 @@ ROLES: dict[str, type[ProcessSettings]] = {
 # Allowed values of process settings that a schema cannot tell.
 URL = "a URL with http:// or https://"
 ID = "1 to 64 letters, digits, `-`, `_` or single dots, starting with a letter or a digit"
+PEM = "a file in PEM"
 PATHS = "a list of package.module:function"
 ALLOWED = {
     "host": "an IPv4 or IPv6 address, or a host name",
+    "tls_cert": PEM,
+    "tls_key": PEM,
+    "tls_client_ca": PEM,
+    "tls_ca": PEM,
+    "tls_client_cert": PEM,
+    "tls_client_key": PEM,
     "metrics_host": "an IPv4 or IPv6 address, or a host name",
     "otel_endpoint": URL,
     "records_url": "an SQLAlchemy URL",
@@ -248,7 +257,7 @@ def pages() -> dict[Path, str]:
     return {
         REFERENCE / "cli.md": CLI.format(
             generated=GENERATED,
-            commands=table(("command", "what it does"), [(f"[`{n}`](#{n})", _first(c)) for n, c in _commands()]),
+            commands=table(("command", "what it does"), [(_link(name), _first(one)) for name, one in _commands()]),
             codes=table(("code", "when"), EXIT_CODES),
             details="\n\n".join(command_section(name, command) for name, command in _commands()),
         ),
@@ -268,7 +277,17 @@ def pages() -> dict[Path, str]:
 
 
 def _commands() -> list[tuple[str, click.Command]]:
-    return sorted(cli.commands.items())
+    """All of them, those of a group after it."""
+    found: list[tuple[str, click.Command]] = []
+    for name, command in sorted(cli.commands.items()):
+        found.append((name, command))
+        if isinstance(command, click.Group):
+            found += [(f"{name} {inner}", one) for inner, one in sorted(command.commands.items())]
+    return found
+
+
+def _link(command: str) -> str:
+    return f"[`{command}`](#{command.replace(' ', '-')})"
 
 
 def _first(command: click.Command) -> str:

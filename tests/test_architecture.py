@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spec": {"errors", "schema"},
     "config": {"schema", "spec"},
     "process": {"errors", "spec"},
-    "trust": {"errors"},
+    "trust": {"errors", "config"},
     "device": {"errors", "process"},
     "core": {"errors"},
     "wire": {"errors", "spec", "core"},
@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
     "cli": {
         ".", *BELOW, "schema", "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch",
-        "doctor", "tracking",
+        "doctor", "tracking", "trust",
     },
     "__main__": {"cli", "launch"},
 }
@@ -70,7 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
 SHARED = {
     "", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points", "gate", "replica_endpoints",
-    "standing_by",
+    "standing_by", "pool",
 }  # fmt: skip
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {

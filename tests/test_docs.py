@@ -95,6 +95,8 @@ def command_lines(text: str) -> list[list[str]]:
 def complaint_about(words: list[str]) -> str | None:
     """What the command line would have against these words; nothing is run."""
     command = cli.commands.get(words[0])
+    if isinstance(command, click.Group) and len(words) > 1 and words[1][0].isalpha():
+        command = command.commands.get(words[1])
     if command is None:
         return f"there is no command {words[0]}"
     flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}

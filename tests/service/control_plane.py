@@ -20,13 +20,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from microsfl.config import ServerSettings
+from microsfl.config import ServerSettings, url_of
 from microsfl.errors import StoreUnavailable
 from microsfl.records import Records
 from microsfl.services import http
 from microsfl.services.coordinator import create_app
 from microsfl.services.data_plane import DataPlane
 from microsfl.spec import RunSpec
+from microsfl.trust.tls import Inbound
 from tests.tokens import authorization
 
 Json = dict[str, Any]
@@ -44,11 +45,11 @@ class ReadyServer(http.Server):
 
 
 @contextlib.contextmanager
-def served(app: Any, on_stop: Callable[[], None] | None = None) -> Iterator[str]:
+def served(app: Any, on_stop: Callable[[], None] | None = None, inbound: Inbound | None = None) -> Iterator[str]:
     """The URL of `app`, served from a thread on a free port."""
     sock = http.listen(ServerSettings())
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    server = ReadyServer(uvicorn.Config(app, log_config=None, access_log=False), "test", url, on_stop)
+    url = url_of("http" if inbound is None else "https", "127.0.0.1", sock.getsockname()[1])
+    server = ReadyServer(uvicorn.Config(app, log_config=None, access_log=False), "test", url, on_stop, inbound)
     server.ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([sock])))
     thread.start()

@@ -18,7 +18,7 @@ import urllib3
 
 from tests.tokens import authorization
 
-READY = re.compile(r"microsfl (?P<role>[a-z-]+) ready (?:at (?P<address>http://\S+)|for (?P<clients>.+))\n")
+READY = re.compile(r"microsfl (?P<role>[a-z-]+) ready (?:at (?P<address>https?://\S+)|for (?P<clients>.+))\n")
 
 
 @dataclass

@@ -11,7 +11,7 @@ import click
 from ..launch.options import on_coordinator
 from .completing import complete_folder
 from .group import cli
-from .options import AS_JSON, ASSIGNMENTS, CONFIG, OUTPUT, TRACK
+from .options import AS_JSON, ASSIGNMENTS, CONFIG, OUTPUT, TRACK, calls_a_coordinator
 
 if TYPE_CHECKING:
     from ..launch.forks import Forks
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @on_coordinator
 @TRACK
 @AS_JSON
+@calls_a_coordinator
 @click.pass_obj
 def run(
     forks: Forks | None,

@@ -8,6 +8,7 @@ import click
 
 from .completing import complete_role, complete_run
 from .group import cli
+from .options import calls_a_coordinator
 
 AT = click.option(
     "--coordinator",
@@ -31,6 +32,7 @@ RUN = click.argument("run", metavar="RUN", shell_complete=complete_run)
 @AT
 @FOLDERS
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@calls_a_coordinator
 def runs(coordinator: str | None, folder: Path, as_json: bool) -> None:
     """List runs: those of a coordinator and those in run folders.
 
@@ -48,6 +50,7 @@ def runs(coordinator: str | None, folder: Path, as_json: bool) -> None:
 @FOLDERS
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run ends; exits with 1 when it did not finish.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --follow a line for each change.")
+@calls_a_coordinator
 def status(run: str, coordinator: str | None, folder: Path, follow: bool, as_json: bool) -> int:
     """Show one run: rounds, accuracies, and who is doing what.
 
@@ -75,6 +78,7 @@ def status(run: str, coordinator: str | None, folder: Path, follow: bool, as_jso
 )
 @click.option("--last", "-n", type=click.IntRange(min=0), metavar="N", help="Only the last N lines; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, with the name of the process.")
+@calls_a_coordinator
 def logs(
     run: str,
     role: str | None,

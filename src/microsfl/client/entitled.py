@@ -67,4 +67,5 @@ class Ways:
         ticket = ticket_for(coordinator, ask, credential)
         if ticket is None:
             return cls(http, http, http)
+        http.connections.outbound.vouch(ticket.credential.tls_ca)
         return cls(*(Entitled(http, ticket, one) for one in Audience))

@@ -22,8 +22,10 @@ from ..process import event
 from ..trust.keys import from_jwks
 from ..trust.ticket import FORM, PATH, Ticket
 from ..trust.tickets import ticket_for
+from ..trust.tls import Inbound, Outbound
 from ..trust.tokens import Audience, Verifier
 from .http import listen, serve
+from .pool import Pool
 from .replica import Json, Replica, create_app
 
 HEARTBEAT_S = 2.0
@@ -48,8 +50,11 @@ class Heartbeat:
             "address": settings.advertised(port),
         }
         self.stopped = threading.Event()
-        self.http = urllib3.PoolManager(timeout=urllib3.Timeout(5.0), retries=False)
+        outbound = Outbound.of(settings)
+        self.http = Pool(outbound, urllib3.Timeout(5.0))
         self.ticket: Ticket | None = ticket_for(settings.coordinator, self._ask_for_token, settings.credential)
+        if self.ticket is not None:
+            outbound.vouch(self.ticket.credential.tls_ca)
         self.said: str | None = None
 
     def start(self) -> None:
@@ -88,7 +93,7 @@ class Heartbeat:
 
     def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Json:
         """The JSON object that comes back. Raises MicrosflError, HTTPError, ValueError."""
-        answer = self.http.request("POST", url, body=body, headers=headers, redirect=False)
+        answer = self.http.request("POST", url, body=body, headers=headers)
         said = json.loads(answer.data)
         if answer.status >= 300:
             raise from_wire(answer.status, said)
@@ -113,7 +118,7 @@ def serve_replica(replica: Replica, settings: ReplicaSettings, audience: Audienc
     """Listen, register, and serve until the process is asked to end.
 
     Raises:
-        InvalidSetting: when it could not check who asks.
+        InvalidSetting: when it could not check who asks, or a file of its certificates is wrong.
         PortInUse: when the address to listen on cannot be had.
     """
     if settings.coordinator is None and not settings.allow_anybody:
@@ -121,6 +126,7 @@ def serve_replica(replica: Replica, settings: ReplicaSettings, audience: Audienc
             "coordinator: its keys are what tokens are checked with. Name it with --coordinator, or answer everybody "
             "who reaches the port with --allow-anybody."
         )
+    inbound = Inbound.of(settings)
     sock = listen(settings)
     port: int = sock.getsockname()[1]
     replica.stopwatch.server = settings.participant_id(replica.role, port)
@@ -129,4 +135,4 @@ def serve_replica(replica: Replica, settings: ReplicaSettings, audience: Audienc
     heartbeat = Heartbeat(settings, port, replica, verifier) if settings.coordinator else None
     if heartbeat is not None:
         heartbeat.start()
-    serve(app, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None)
+    serve(app, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None, inbound=inbound)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from ..errors import MicrosflError, OperationError
+from ..errors import MicrosflError, OperationError, UnsafeConnection
 from .credential import Credential
 from .tokens import Audience
 
@@ -44,7 +44,7 @@ class Ticket:
 
         Raises:
             Unauthenticated: when the credential is not right, or was revoked.
-            Unreachable: when there is no token, and the coordinator does not answer.
+            Unreachable, UnsafeConnection: when there is no token, and the coordinator does not answer, or not safely.
         """
         with self._lock:
             held, now = self._held.get(audience), self._clock()
@@ -53,7 +53,7 @@ class Ticket:
             elif now >= held.renew_at:
                 try:
                     held = self._held[audience] = self._fetch(audience, patient=False)
-                except OperationError:
+                except (OperationError, UnsafeConnection):
                     held.renew_at = now + AGAIN_S
             return {"authorization": f"Bearer {held.token}"}
 

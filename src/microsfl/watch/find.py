@@ -7,7 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InvalidSetting, MicrosflError, OperationError, RunNotFound, Unreachable, did_you_mean
+from ..errors import (
+    InvalidSetting,
+    MicrosflError,
+    OperationError,
+    RunNotFound,
+    Unreachable,
+    UnsafeConnection,
+    did_you_mean,
+)
 from ..launch.control import Control, Json
 from .folder import SeenFolder, run_folders
 
@@ -43,7 +51,7 @@ class Asked:
         patience_s: how long its answer is waited for.
 
         Raises:
-            Unreachable: when the one that was named does not answer.
+            Unreachable, UnsafeConnection: when the one that was named does not answer, or not safely.
         """
         try:
             return self.control("", patience_s=patience_s).runs()
@@ -51,6 +59,10 @@ class Asked:
             if self.coordinator is None:
                 return None
             raise Unreachable(silent(self.url, error)) from None
+        except UnsafeConnection:
+            if self.coordinator is None:
+                return None
+            raise
 
 
 def silent(url: str, error: MicrosflError) -> str:
