@@ -7,13 +7,23 @@ from dataclasses import dataclass
 from http.client import HTTPException
 
 from ..errors import Unauthenticated
-from ..trust.ticket import Ticket
+from ..trust.ticket import Post, Ticket
 from ..trust.tickets import ticket_for
 from ..trust.tokens import Audience
 from .connections import Answer
 from .http import CONNECT_S, NO_HEADERS, Http, Reply, Way
 
 TOKEN_S = 10.0  # how long the coordinator's answer is waited for
+NO_ANSWER = (OSError, HTTPException)  # what that fails with
+
+
+def posting(http: Http) -> Post:
+    """How a ticket asks for tokens."""
+
+    def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        return http.connections.request("POST", url, body, headers, connect_s=CONNECT_S, read_s=TOKEN_S)
+
+    return post
 
 
 @dataclass(frozen=True)
@@ -64,10 +74,7 @@ class Ways:
             InvalidSetting: when the credential's file cannot be used.
         """
 
-        def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-            return http.connections.request("POST", url, body, headers, connect_s=CONNECT_S, read_s=TOKEN_S)
-
-        ticket = ticket_for(coordinator, post, credential, OSError, HTTPException)
+        ticket = ticket_for(coordinator, posting(http), credential, *NO_ANSWER)
         if ticket is None:
             return cls(http, http, http)
         return cls(*(Entitled(http, ticket, one) for one in Audience))

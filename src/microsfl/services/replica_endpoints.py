@@ -22,5 +22,6 @@ ENDPOINTS: Endpoints = {
     ("GET", "/v1/runs/{run}/rounds/{round}/updates/{client}"): (Scope.CLIENT_SIDE,),
     ("GET", "/v1/runs/{run}/rounds/{round}/updates/{client}/weights"): (Scope.CLIENT_SIDE,),
 }
-BODY: Endpoints = {**ENDPOINTS, ("GET", "/v1/runs/{run}/versions/{version}/weights"): (Scope.MODEL,)}
-CLIENT_SIDE: Endpoints = {**ENDPOINTS, ("GET", "/v1/runs/{run}/versions/{version}/weights"): (Scope.CLIENT_SIDE,)}
+WEIGHTS = ("GET", "/v1/runs/{run}/versions/{version}/weights")
+BODY: Endpoints = {**ENDPOINTS, WEIGHTS: (Scope.MODEL, Scope.DOWNLOAD)}
+CLIENT_SIDE: Endpoints = {**ENDPOINTS, WEIGHTS: (Scope.CLIENT_SIDE, Scope.DOWNLOAD)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlencode
 
-from ..errors import MicrosflError, OperationError, Unreachable, from_wire
+from ..errors import MicrosflError, OperationError, Unauthenticated, Unreachable, from_wire
 from .credential import Credential
 from .tokens import Audience
 
@@ -44,6 +44,7 @@ class Ticket:
     """For any number of threads.
 
     post: how the coordinator is asked, once; what it raises is told as `Unreachable`.
+    read: gives the credential as it is now, for one that is refused: it may have a new secret since it was read.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Ticket:
         post: Post,
         failures: tuple[type[Exception], ...] = (OSError,),
         clock: Callable[[], float] = time.monotonic,
+        read: Callable[[], Credential | None] = lambda: None,
     ) -> None:
         self.credential = credential
+        self._read = read
         self._post, self._failures, self._clock = post, failures, clock
         self._held: dict[Audience, Held] = {}
         self._lock = threading.Lock()
@@ -69,7 +72,7 @@ class Ticket:
             held, now = self._held.get(audience), self._clock()
             if held is None or now >= held.renew_at:
                 try:
-                    held = self._held[audience] = self._fetch(audience)
+                    held = self._held[audience] = self._renewed(audience)
                 except OperationError:
                     if held is None or now >= held.ends_at:
                         raise
@@ -79,6 +82,16 @@ class Ticket:
         """The token was refused: the next one is a new one."""
         with self._lock:
             self._held.pop(audience, None)
+
+    def _renewed(self, audience: Audience) -> Held:
+        try:
+            return self._fetch(audience)
+        except Unauthenticated:
+            now = self._read()
+            if now is None or now == self.credential:
+                raise
+            self.credential = now
+            return self._fetch(audience)
 
     def _fetch(self, audience: Audience) -> Held:
         one, asked_at = self.credential, self._clock()
