@@ -253,9 +253,9 @@ def test_a_service_with_an_endpoint_without_a_scope_does_not_start(
     split.close()
     table = {one: wanted for one, wanted in coordinator.ENDPOINTS.items() if one[1] != "/api/runs/{run}/stop"}
     monkeypatch.setattr(coordinator, "ENDPOINTS", table)
-    with closing(Records(f"sqlite:///{tmp_path}/records.db")) as records:
-        with pytest.raises(ValueError, match=re.escape("/api/runs/{run}/stop")):
-            coordinator.create_app(records)
+    missing = re.escape("/api/runs/{run}/stop")
+    with closing(Records(f"sqlite:///{tmp_path}/records.db")) as records, pytest.raises(ValueError, match=missing):
+        coordinator.create_app(records)
 
 
 def served(app: Any) -> set[tuple[str, str]]:

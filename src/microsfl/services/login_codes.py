@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import Unauthenticated
-from ..trust.secret import digest, new_secret
+from ..trust.secret import digest
 
 LIFE_S = 600.0
+CODE_BYTES = 16  # as random as it has to be, and an address that fits in a line
 KEPT = 100  # of those that nobody has used; the oldest go first
 
 
@@ -29,7 +31,7 @@ class LoginCodes:
     def new(self, identity: str) -> tuple[str, float]:
         """A code for a session of that identity, and when it ends."""
         now = self._clock()
-        code = new_secret()
+        code = secrets.token_urlsafe(CODE_BYTES)
         living = [(hashed, one) for hashed, one in self._given.items() if now <= one.made_at + LIFE_S]
         self._given = dict([*living, (digest(code), Given(identity, now))][-KEPT:])
         return code, now + LIFE_S
