@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -14,6 +15,8 @@ from .connections import Answer
 from .http import CONNECT_S, NO_HEADERS, Http, Reply, Way
 
 TOKEN_S = 10.0  # how long the coordinator's answer is waited for
+# How long a server may refuse a new token: as long as it takes it to hear of a new key, when all others are forgotten.
+HEARD_OF_S, PAUSE_S = 10.0, 0.5
 NO_ANSWER = (OSError, HTTPException)  # what that fails with
 
 
@@ -49,13 +52,18 @@ class Entitled:
         Raises:
             Unauthenticated: when the credential is not right, or the server takes no token of this federation.
         """
-        token = self.ticket.header(self.audience)
-        try:
-            return self.way.request(method, servers, path, body, kind, wait_s, {**headers, **token})
-        except Unauthenticated:  # it was over by the time that it came, or its key is not in use any more
-            self.ticket.forget(self.audience)
-            token = self.ticket.header(self.audience)
-            return self.way.request(method, servers, path, body, kind, wait_s, {**headers, **token})
+        began, pause_s = time.monotonic(), 0.0
+        while True:
+            token = self.ticket.header(self.audience)  # of a credential that is not right, it ends here
+            try:
+                return self.way.request(method, servers, path, body, kind, wait_s, {**headers, **token})
+            except Unauthenticated:  # it was over by the time that it came, or its key is not in use any more
+                patience_s = 0.0 if self.audience is Audience.COORDINATOR else HEARD_OF_S
+                if pause_s and time.monotonic() - began > patience_s:
+                    raise
+                self.ticket.forget(self.audience)
+            time.sleep(pause_s)
+            pause_s = PAUSE_S
 
 
 @dataclass(frozen=True)
