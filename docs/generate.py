@@ -1,4 +1,4 @@
-"""Writes cli.md, errors.md, settings.md and metrics.md of docs/reference/ from the code: `python docs/generate.py`.
+"""Writes cli, endpoints, errors, metrics and settings.md of docs/reference/ from the code: `python docs/generate.py`.
 
 A test runs `pages` and compares, so that a new error or setting without its row here does not pass.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 import tomli_w
+from starlette.applications import Starlette
 
 from microsfl.cli import cli
 from microsfl.config import (
@@ -24,9 +27,16 @@ from microsfl.config import (
 from microsfl.errors import all_errors
 from microsfl.launch.reference import allowed_values as allowed_by_schema
 from microsfl.launch.reference import settings_reference
+from microsfl.records import Records
+from microsfl.services import coordinator, coordinator_endpoints, fed_server, split_server
 from microsfl.services.coordinator_points import ENDED_RUNS
+from microsfl.services.gate import Endpoints
+from microsfl.services.meter import with_paths
+from microsfl.services.replica import create_app
+from microsfl.store.objects import open_store
 from microsfl.telemetry.catalog import METRICS
 from microsfl.telemetry.histogram import REDUCE_BOUNDS, REQUEST_BOUNDS
+from microsfl.trust.scopes import GRANTS, Role, Scope
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -51,6 +61,9 @@ ADVICE = {
     "tensor_mismatch": "Build the part from the same specification on both sides; the message names the tensor and "
     "what it should be.",
     "not_finite": "Use a smaller learning rate, and look for NaN in the data.",
+    "unauthenticated": "Log in, or show the credential of this coordinator: `microsfl enrol` makes one of an "
+    "invitation. If it was revoked, ask for another invitation.",
+    "forbidden": "Ask an operator for an invitation with the role, the clients or the run that the message names.",
     "cross_origin": "Open the dashboard at the coordinator's own address, and send requests from there.",
     "run_not_found": "Create the run first, or correct its name. From a split server or fed server: its store is not "
     "the one that the run was created in.",
@@ -98,6 +111,8 @@ ALLOWED = {
     "tls_client_key": PEM,
     "metrics_host": "an IPv4 or IPv6 address, or a host name",
     "otel_endpoint": URL,
+    "credential": "a file that nobody else may read",
+    "federation": "a folder that nobody else may read",
     "records_url": "an SQLAlchemy URL",
     "id": ID,
     "ids": f"a list of at least one id, each once: {ID}",
@@ -223,6 +238,55 @@ Where the system allows it, each process also has the usual `process_cpu_seconds
 {labels}
 """
 
+ENDPOINTS_PAGE = """\
+# Endpoints
+
+{generated}
+
+Every endpoint of every service, and who may use it. A request says who sends it with a token, in a header
+`Authorization: Bearer …`, which the coordinator gives for a credential
+([who is who](../guides/security.md#who-is-who)). A token is for one kind of service; what is shown to one opens none of
+the others. What is asked and answered is in [wire.md](wire.md).
+
+A caller needs any of the scopes of an endpoint; the last column has the roles that have one. Besides that,
+
+- a path with a run's name is open to those who are invited to that run;
+- whoever acts for a participant, as by registering, polling, reporting, or sending units and updates, must be allowed
+  to act as it;
+- in a browser, the dashboard's session is the token for the coordinator, and a page of another origin can change
+  nothing.
+
+An endpoint without a scope is served by no process: each checks its own table when it starts. A service that was
+started with `--allow-anybody` lets everybody do everything.
+
+## Scopes
+
+{scopes}
+
+{services}
+
+## Client
+
+A client process listens nowhere. With `metrics_port` it answers `GET /metrics` on a port of its own, to everybody who
+reaches that: by default, to nobody but its own machine.
+"""
+
+# What each scope is for.
+SCOPES = {
+    Scope.PUBLIC: "nothing is needed; where a secret is, it is in the body",
+    Scope.READ: "look at runs, rounds, participants and metrics",
+    Scope.CONTROL: "create, start, stop and resume runs",
+    Scope.ADMIN: "invite and revoke, and log a browser in by a link",
+    Scope.REGISTER: "say that one is there, as oneself",
+    Scope.TRAIN: "take tasks and hand in results, as oneself, in the runs that one is invited to",
+    Scope.UNITS: "send units of work to split servers, as oneself",
+    Scope.MODEL: "have the weights of the body",
+    Scope.CLIENT_SIDE: "have the weights of front and tail, and send one's own",
+    Scope.DOWNLOAD: "have the weights of one run, for a minute: the token is in the address of a link",
+    Scope.DIRECT: "prepare, close and commit rounds",
+}
+ROLE_NAMES = {Role.LINK: "a link"}
+
 SETTINGS = """\
 # Settings
 
@@ -260,6 +324,13 @@ def pages() -> dict[Path, str]:
             commands=table(("command", "what it does"), [(_link(name), _first(one)) for name, one in _commands()]),
             codes=table(("code", "when"), EXIT_CODES),
             details="\n\n".join(command_section(name, command) for name, command in _commands()),
+        ),
+        REFERENCE / "endpoints.md": ENDPOINTS_PAGE.format(
+            generated=GENERATED,
+            scopes=table(
+                ("scope", "what it is for", "roles"), [(f"`{one}`", SCOPES[one], _roles((one,))) for one in Scope]
+            ),
+            services="\n\n".join(f"## {title}\n\n{endpoints_table(*service)}" for title, service in services().items()),
         ),
         REFERENCE / "errors.md": ERRORS.format(generated=GENERATED, table=errors_table()),
         REFERENCE / "metrics.md": METRICS_PAGE.format(
@@ -310,6 +381,47 @@ def command_section(name: str, command: click.Command) -> str:
 def _escaped(text: str) -> str:
     """[compare] in a help text is no link."""
     return text.replace("[", "\\[").replace("]", "\\]")
+
+
+def services() -> dict[str, tuple[Endpoints, set[tuple[str, str]]]]:
+    """Each service's table of scopes, and what it really serves."""
+    store, at = open_store("memory://"), "memory://"
+    split = split_server.create_replica(SplitServerSettings(store_url=at), store)
+    fed = fed_server.create_replica(FedServerSettings(store_url=at), store)
+    with TemporaryDirectory() as folder, closing(Records(f"sqlite:///{folder}/records.db")) as records:
+        there = {
+            "Coordinator": (coordinator_endpoints.ENDPOINTS, served(coordinator.create_app(records))),
+            "Split server": (split.endpoints, served(create_app(split, 1))),
+            "Fed server": (fed.endpoints, served(create_app(fed, 1))),
+        }
+    split.close()
+    return there
+
+
+def served(app: Starlette) -> set[tuple[str, str]]:
+    """(method, path) of every route."""
+    return {
+        (method, route.path)
+        for route in with_paths(app.routes)
+        for method in (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}
+    }
+
+
+def endpoints_table(scopes: Endpoints, there: set[tuple[str, str]]) -> str:
+    """A row for each endpoint. Raises ValueError for one without a scope, or a scope of none."""
+    if scopes.keys() != there:
+        raise ValueError(f"Endpoints and their scopes differ: {sorted(scopes.keys() ^ there)}.")
+    rows = [
+        (f"`{method}`", f"`{path}`", ", ".join(f"`{one}`" for one in wanted), _roles(wanted))
+        for (method, path), wanted in scopes.items()
+    ]
+    return table(("method", "path", "scope", "roles"), rows)
+
+
+def _roles(wanted: Iterable[Scope]) -> str:
+    if Scope.PUBLIC in wanted:
+        return "everybody"
+    return ", ".join(ROLE_NAMES.get(role, role.value) for role in Role if GRANTS[role] & {*wanted})
 
 
 def errors_table() -> str:

@@ -58,10 +58,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     # A run whose coordinator is gone is read from its records.
     "watch": {*BELOW, "records", "client", "launch"},
     "doctor": {".", *BELOW, "store", "records", "client", "launch"},
+    # Who takes part: an operator's and a site's side of it.
+    "admin": {"errors", "spec", "trust", "client"},
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
     "cli": {
         ".", *BELOW, "schema", "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch",
-        "doctor", "tracking", "trust",
+        "doctor", "tracking", "admin", "trust",
     },
     "__main__": {"cli", "launch"},
 }
@@ -77,7 +79,7 @@ PROCESSES: dict[str, set[str]] = {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
         "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
         "at_hand", "overview", "streams", "for_people", "shown", "resolver", "errand", "origin",
-        "admission", "identities", "coordinator_endpoints",
+        "admission", "identities", "coordinator_endpoints", "login_codes",
     },
     "split-server": {"split_server", "split_caches", "split_points"},
     "fed-server": {"fed_server"},

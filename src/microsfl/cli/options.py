@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -61,3 +62,39 @@ def calls_a_coordinator(function: Callable[Given, Result]) -> Callable[Given, Re
         *there,
     ]
     return calling
+
+
+CREDENTIAL = click.option(
+    "--credential",
+    metavar="FILE",
+    envvar="MICROSFL_CREDENTIAL",
+    show_envvar=True,
+    help="File of the credential to show to the coordinator; default: the one kept for it, where there is one.",
+)
+
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class Url(click.ParamType[str]):
+    """http:// or https://, without the slash at its end."""
+
+    name = "URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.match(r"https?://[^/]", value):
+            self.fail(f"'{value}' is not a URL; write it like http://host:8000.", param, ctx)
+        return str(value).rstrip("/")
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, from a number with its unit: 30m, 12h, 7d."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d{1,9})([smhdw])", str(value))
+        if found is None or not int(found[1]):
+            self.fail(f"'{value}' is not a duration; write it like 30m, 12h or 7d.", param, ctx)
+        return float(int(found[1]) * UNITS_S[found[2]])

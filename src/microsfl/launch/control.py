@@ -29,7 +29,7 @@ class Control(Coordinator):
     ) -> None:
         self.ways = Ways.of(Http(retry_s, patience_s), url, credential)
         super().__init__(self.ways.coordinator, url)
-        self.name = name
+        self.name, self.credential = name, credential
 
     def create(self, spec: RunSpec, *, resume: bool = False) -> None:
         """Create the run; with `resume`, also go on with one that the records or the stores have.
@@ -53,6 +53,10 @@ class Control(Coordinator):
         """
         if self._ask("POST", "/api/runs", spec.model_dump(mode="json"))["state"] == "created":
             self.start()
+
+    def login_link(self) -> str:
+        """An address that logs a browser in to the dashboard, once."""
+        return f"{self.url}/#login={self._ask('POST', '/api/login-links')['code']}"
 
     def tell_class_counts(self, class_counts: list[list[int]]) -> None:
         """How the run's data is divided, for the dashboard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,8 +20,10 @@ from ..sync import keys
 from ..trust.scopes import Role
 from ..zoo.deal import client_ids
 from .admission import LocalFederation
+from .control import Control
 from .federation import cores, spread
 from .forks import Forks
+from .login_link import LoginLink
 from .process_folder import ProcessFolder
 from .processes import Processes
 from .readable import counted
@@ -180,9 +183,16 @@ def up(options: Options, forks: Forks | None = None) -> None:
         announce("up", f"at {standing.coordinator}")
         servers, clients = counted(options.split, "split server"), counted(options.clients, "client")
         _say(f"{servers}, a fed server and {clients}; runs, stores and logs are in {options.folder}. Ctrl-C ends all.")
+        _say(_how_to_look(standing.coordinator))
         with suppress(KeyboardInterrupt, SystemExit):
             standing.wait(_say)
         _say("ending the processes …")
+
+
+def _how_to_look(coordinator: str) -> str:
+    if sys.stderr.isatty():
+        return f"This address logs a browser in, once: {LoginLink().of(Control(coordinator, ''))}"
+    return f"`microsfl admin login-link --coordinator {coordinator}` prints an address that logs a browser in."
 
 
 def _say(what: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from ..errors import ClientNotFound, InputError, InvalidSetting
 from ..records import Identity
@@ -45,7 +45,9 @@ class Invite(api.Request):
     acts_as: list[api.ParticipantId] | None = Field(
         None, max_length=10_000, description="Clients that one process hosts under this identity; default: `id` alone."
     )
-    runs: list[str] = Field([ANY], min_length=1, max_length=1000, description="Runs by name; `*`: all.")
+    runs: list[str] = Field(
+        [ANY], min_length=1, max_length=1000, description="Runs that a client may take part in, by name; `*`: all."
+    )
     expires_s: float = Field(7 * DAY_S, gt=0, le=LONGEST_INVITATION_S)
 
 
@@ -69,6 +71,25 @@ class Given(api.Request):
     secret: Secret
 
 
+class LogIn(api.Request):
+    """A credential, or the code of a link."""
+
+    id: api.ParticipantId | None = None
+    secret: Secret | None = None
+    code: Secret | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.code is None) == (self.id is None) or (self.secret is None) != (self.id is None):
+            raise ValueError("either id and secret, or code")
+        return self
+
+
+class LoginLink(BaseModel):
+    code: str = Field(description="for one login: the dashboard's address with #login=CODE")
+    expires_at: float
+
+
 class SecretJson(BaseModel):
     secret: str
 
@@ -76,6 +97,7 @@ class SecretJson(BaseModel):
 class Session(BaseModel):
     id: str
     role: str
+    anybody: bool = Field(False, description="nobody needs to log in here")
 
 
 class IdentityJson(BaseModel):
@@ -138,6 +160,8 @@ async def invite(request: Request, response: Response, asked: Invite) -> Invited
     if asked.runs != [ANY] and asked.role != "client":
         raise InvalidSetting("runs: only clients are invited to some runs and not to others.")
     acts_as = [ANY] if asked.role == "operator" else asked.acts_as or [asked.id]
+    if asked.runs != [ANY] and asked.role != "client":
+        raise InvalidSetting(f"runs: only clients are invited to some runs; a {asked.role} is for all of them.")
     runs = [one if one == ANY else check_id(one, "run") for one in asked.runs]
     response.headers.update(NEVER_KEPT)
     made = await _identities(request).invite(asked.id, Role(asked.role), acts_as, runs, asked.expires_s)
@@ -170,17 +194,28 @@ async def revoke(request: Request, id: api.ParticipantId) -> IdentityJson:
 @router.get("/session", tags=["admission"], summary="As whom one is logged in")
 async def session(request: Request) -> Session:
     caller = caller_of(request)
-    return Session(id=caller.id, role=caller.role)
+    return Session(id=caller.id, role=caller.role, anybody=at_hand(request).identities is None)
 
 
 @router.post("/session", tags=["admission"], summary="Log a browser in")
-async def log_in(request: Request, response: Response, given: Given) -> Session:
-    token, caller, life_s = _identities(request).session(given.id, given.secret)
+async def log_in(request: Request, response: Response, given: LogIn) -> Session:
+    here = _identities(request)
+    if given.id is not None and given.secret is not None:
+        token, caller, life_s = here.session(given.id, given.secret)
+    else:
+        token, caller, life_s = here.session_of(given.code or "")
     response.headers.update(NEVER_KEPT)
     response.set_cookie(
         COOKIE, token, max_age=int(life_s), httponly=True, samesite="strict", secure=request.url.scheme == "https"
     )
     return Session(id=caller.id, role=caller.role)
+
+
+@router.post("/login-links", status_code=201, tags=["admission"], summary="A code that logs a browser in, once")
+async def login_link(request: Request, response: Response) -> LoginLink:
+    response.headers.update(NEVER_KEPT)
+    code, expires_at = _identities(request).codes.new(caller_of(request).id)
+    return LoginLink(code=code, expires_at=expires_at)
 
 
 @router.delete("/session", status_code=204, tags=["admission"], summary="Log a browser out")

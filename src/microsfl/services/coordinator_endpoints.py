@@ -20,6 +20,7 @@ ENDPOINTS: Endpoints = {
     ("POST", "/api/session"): (Scope.PUBLIC,),
     ("DELETE", "/api/session"): (Scope.PUBLIC,),
     ("GET", "/api/session"): (Scope.READ,),
+    ("POST", "/api/login-links"): (Scope.ADMIN,),
     ("POST", "/api/invitations"): (Scope.ADMIN,),
     ("GET", "/api/identities"): (Scope.ADMIN,),
     ("POST", "/api/identities/{id}/revoke"): (Scope.ADMIN,),
@@ -49,5 +50,5 @@ ENDPOINTS: Endpoints = {
     ("GET", "/api/runs/{run}/commits"): (Scope.READ,),
     ("GET", "/api/runs/{run}/partition"): (Scope.READ,),
     ("GET", "/api/runs/{run}/results.zip"): (Scope.READ,),
-    ("GET", "/api/runs/{run}/weights"): (Scope.READ,),
+    ("GET", "/api/runs/{run}/weights"): (Scope.MODEL,),  # its links open the weights
 }

@@ -16,7 +16,15 @@ import urllib3
 from cachetools import LRUCache
 from pydantic import BaseModel, NonNegativeInt, PrivateAttr, ValidationError
 
-from ..errors import InputError, MicrosflError, StoreCorrupt, Unreachable, UnsafeConnection, from_wire
+from ..errors import (
+    InputError,
+    MicrosflError,
+    StoreCorrupt,
+    Unauthenticated,
+    Unreachable,
+    UnsafeConnection,
+    from_wire,
+)  # fmt: skip
 from ..process import event
 from ..records import Row
 from ..spec import RunSpec
@@ -214,7 +222,9 @@ class DataPlane:
             raise _TryAgain(f"{url}: {broken}") from None
         if response.status >= 300:
             error = from_wire(response.status, payload)
-            if isinstance(error, StoreCorrupt) or (response.status < 500 and isinstance(error, InputError)):
+            refused = response.status < 500 and isinstance(error, InputError)
+            # Of a new key, a replica hears with its next heartbeat.
+            if isinstance(error, StoreCorrupt) or (refused and not isinstance(error, Unauthenticated)):
                 raise error  # no other replica would say anything else
             raise _TryAgain(f"{url}: {response.status} {error}")
         try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from typing import TypeAlias
+from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -19,6 +21,7 @@ from .meter import with_paths
 
 COOKIE = "microsfl_session"
 LONGEST_COOKIES = 8192
+LONGEST_QUERY = 8192
 
 # (method, path of the route) -> scopes, of which the caller needs any.
 Endpoints: TypeAlias = Mapping[tuple[str, str], tuple[scopes.Scope, ...]]
@@ -39,6 +42,7 @@ class Gate:
         verifier: what checks tokens; None: everybody may do everything.
         routes: the app's, asked at the first request, when all are there.
         cookies: whether a browser's session counts as a token, too.
+        links: whether a link's token may stand in the query of what it downloads.
     """
 
     def __init__(
@@ -49,8 +53,10 @@ class Gate:
         routes: Callable[[], Iterable[BaseRoute]],
         *,
         cookies: bool = False,
+        links: bool = False,
     ) -> None:
-        self._app, self._verifier, self._endpoints, self._cookies = app, verifier, endpoints, cookies
+        self._app, self._verifier, self._endpoints = app, verifier, endpoints
+        self._cookies, self._links = cookies, links
         self._get_routes = routes
         self._patterns: list[Route | Mount] | None = None
         self._fixed: dict[tuple[str, str], tuple[scopes.Scope, ...]] = {}
@@ -74,12 +80,16 @@ class Gate:
         if scopes.Scope.PUBLIC in wanted:
             scope.setdefault("state", {})["caller"] = NOBODY
             return
-        caller = verifier.verify(token_of(Headers(scope=scope), cookies=self._cookies))
+        link = _link(scope) if self._links and scopes.Scope.DOWNLOAD in wanted else None
+        token = link or token_of(Headers(scope=scope), cookies=self._cookies)
+        caller = verifier.verify(token)
+        if link is not None and caller.role is not scopes.Role.LINK:
+            raise Forbidden("Only a link's token may stand in an address: others would stay there for too long.")
         if not any(map(caller.may, wanted)):
             raise Forbidden(f"A {caller.role} may not {method} {path[:200]}.")
         if run is not None:
             caller.must_be_in(run)
-        scope.setdefault("state", {})["caller"] = caller
+        scope.setdefault("state", {}).update(caller=caller, admits=partial(_admits, verifier, token))
 
     def _look_up(self, method: str, path: str) -> tuple[tuple[scopes.Scope, ...], str | None]:
         """The scopes of which one is needed, and the run in the path."""
@@ -106,7 +116,18 @@ def token_of(headers: Headers, *, cookies: bool) -> str:
         return token.strip()
     if cookies and (found := _session(headers.get("cookie", ""))):
         return found
-    raise Unauthenticated("This needs a token: an `Authorization: Bearer …` header.")
+    raise Unauthenticated(
+        "This needs a token (`Authorization: Bearer …`), which a credential gives: `microsfl enrol` makes one of an "
+        "invitation, and microsfl's own commands find it then, or in the file that --credential names."
+    )
+
+
+def _link(scope: Scope) -> str | None:
+    """The token in the query."""
+    query: bytes = scope.get("query_string", b"")
+    if len(query) > LONGEST_QUERY:
+        return None
+    return dict(parse_qsl(query.decode("latin-1"), max_num_fields=16)).get("token")
 
 
 def _session(cookies: str) -> str | None:
@@ -121,6 +142,20 @@ def caller_of(request: Request) -> Caller:
     """Who asks. Where a service takes everybody, it is somebody who may be anyone."""
     found: Caller | None = request.scope.get("state", {}).get("caller")
     return found or Caller("anybody", scopes.Role.OPERATOR, EVERYBODY, EVERYBODY)
+
+
+def _admits(verifier: Verifier, token: str) -> bool:
+    try:
+        verifier.verify(token)
+    except MicrosflError:
+        return False
+    return True
+
+
+def still_admits(request: Request) -> Callable[[], bool]:
+    """Asked again and again, says whether the token that opened a long answer is still right."""
+    found: Callable[[], bool] | None = request.scope.get("state", {}).get("admits")
+    return found or (lambda: True)
 
 
 def without_scope(routes: Iterable[BaseRoute], endpoints: Endpoints) -> list[str]:

@@ -15,15 +15,16 @@ from ..config import CoordinatorSettings, is_loopback, url_of
 from ..errors import ClientNotFound, Forbidden, InvalidSetting, Unauthenticated
 from ..records import Identity, Invitation, Records
 from ..trust.credential import Credential, home, kept_for
-from ..trust.keys import FILE, Federation, LivingFederation, first, jwks
+from ..trust.keys import FILE, SESSION_S, TAKEN_OVER_S, Federation, LivingFederation, first, jwks
 from ..trust.scopes import Role
 from ..trust.secret import digest, new_secret
 from ..trust.tls import Outbound
-from ..trust.tokens import LIFE_S, Audience, Caller, Verifier
+from ..trust.tokens import LIFE_S, Audience, Caller, Signer, Verifier
 from .api import TrustJson
 from .insist import PATIENCE_S, insist
+from .login_codes import LoginCodes
 
-SESSION_S = 12 * 3600.0
+LINK_S = 60.0
 # Where each role has business.
 AUDIENCES: Mapping[Role, frozenset[Audience]] = {
     Role.OPERATOR: frozenset(Audience),
@@ -61,7 +62,8 @@ class Identities:
         self._records.save(new)
         self._known |= {one.id: one for one in new}
         self.verifier = Verifier(Audience.COORDINATOR, clock)
-        self._kids = tuple(federation.keys)
+        self.codes = LoginCodes(clock)
+        self._noticed_at = dict.fromkeys(federation.keys, clock())
         self._changed()
 
     def all(self) -> list[Identity]:
@@ -82,8 +84,10 @@ class Identities:
 
     def refresh(self) -> None:
         """Take over what has changed in the federation's folder: its keys."""
-        if tuple(self._living.now().keys) != self._kids:
-            self._kids = tuple(self._living.now().keys)
+        keys = self._living.now().keys
+        if keys.keys() != self._noticed_at.keys():
+            now = self._clock()
+            self._noticed_at = {kid: self._noticed_at.get(kid, now) for kid in keys}
             self._teach()
 
     async def invite(
@@ -171,7 +175,7 @@ class Identities:
         caller = self.caller(known)
         if audience not in AUDIENCES[caller.role]:
             raise Forbidden(f"A {caller.role} gets no token for the audience '{audience}'.")
-        return self._living.now().signer.token(caller, audience, LIFE_S, self._clock()), LIFE_S
+        return self._signer().token(caller, audience, LIFE_S, self._clock()), LIFE_S
 
     def session(self, name: str, secret: str) -> tuple[str, Caller, float]:
         """A token for a browser, of whom it is, and how many seconds it lives.
@@ -180,11 +184,30 @@ class Identities:
             Unauthenticated: when the credential is not right.
             Forbidden: when it is no person's.
         """
-        caller = self.caller(self._checked(name, secret))
+        return self._session(self._checked(name, secret))
+
+    def session_of(self, code: str) -> tuple[str, Caller, float]:
+        """The same, for a code that was given to somebody.
+
+        Raises:
+            Unauthenticated: when it is none, or was used, or is over, or who asked for it was revoked since.
+        """
+        given = self.codes.use(code)
+        known = self._known.get(given.identity)
+        if known is None or (known.revoked_at is not None and known.revoked_at >= given.made_at):
+            raise Unauthenticated(f"The credential of '{given.identity}' was revoked.")
+        return self._session(known)
+
+    def link(self, caller: Caller, run: str, audience: Audience) -> str:
+        """A token for an address, with which weights of that run can be downloaded for a minute."""
+        of_link = Caller(caller.id, Role.LINK, frozenset(), frozenset({run}))
+        return self._signer().token(of_link, audience, LINK_S, self._clock())
+
+    def _session(self, identity: Identity) -> tuple[str, Caller, float]:
+        caller = self.caller(identity)
         if caller.role not in (Role.OPERATOR, Role.VIEWER):
-            raise Forbidden(f"The dashboard is for operators and viewers; '{name}' is a {caller.role}.")
-        signer = self._living.now().signer
-        return signer.token(caller, Audience.COORDINATOR, SESSION_S, self._clock()), caller, SESSION_S
+            raise Forbidden(f"The dashboard is for operators and viewers; '{identity.id}' is a {caller.role}.")
+        return self._signer().token(caller, Audience.COORDINATOR, SESSION_S, self._clock()), caller, SESSION_S
 
     def trust(self) -> TrustJson:
         """What services check tokens with."""
@@ -195,7 +218,14 @@ class Identities:
     def own_token(self, audience: Audience) -> str:
         """The coordinator's own, for the data plane."""
         caller = Caller("coordinator", Role.COORDINATOR, frozenset(), frozenset({"*"}))
-        return self._living.now().signer.token(caller, audience, LIFE_S, self._clock())
+        return self._signer().token(caller, audience, LIFE_S, self._clock())
+
+    def _signer(self) -> Signer:
+        """The newest key that every service has had the time to hear of, or else the oldest, which all of them know."""
+        self.refresh()
+        federation, due = self._living.now(), self._clock() - TAKEN_OVER_S
+        known = [kid for kid in federation.keys if self._noticed_at[kid] <= due]
+        return federation.signer(known[-1] if known else next(iter(federation.keys)))
 
     def _checked(self, name: str, secret: str) -> Identity:
         known = self._known.get(name)
@@ -251,7 +281,5 @@ def federation_of(settings: CoordinatorSettings, port: int) -> LivingFederation 
     federation = Federation.read(folder) if (folder / FILE).exists() else Federation.new(folder.name)
     federation.with_first({"operator": first(Role.OPERATOR, secret, time.time())}).write(folder)
     authorities = Outbound.of(settings).authorities()
-    for host in {settings.host, "127.0.0.1", "localhost"}:
-        here = url_of(settings.scheme, host, port)
-        Credential(here, "operator", secret, authorities).write(kept_for(here))
+    Credential(url, "operator", secret, authorities).write(kept_for(url))
     return LivingFederation(folder)

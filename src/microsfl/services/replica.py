@@ -186,7 +186,7 @@ def create_app(replica: Replica, max_body_bytes: int, verifier: Verifier | None 
         raise ValueError(f"endpoints without a scope: {missing}")
     requests = Requests(lambda: routes)
     meter = Middleware(Meter, requests=requests)
-    gate = [Middleware(Gate, verifier=verifier, endpoints=replica.endpoints, routes=lambda: routes)]
+    gate = [Middleware(Gate, verifier=verifier, endpoints=replica.endpoints, routes=lambda: routes, links=True)]
     return Starlette(
         routes=routes,
         middleware=[meter, *(gate if verifier is not None else [])],

@@ -16,6 +16,7 @@ from .files import read_private, write_private
 
 HOME = "MICROSFL_HOME"
 CREDENTIAL = "MICROSFL_CREDENTIAL"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Credential:
 def kept_for(coordinator: str) -> Path:
     """Where this user keeps the credential for a coordinator, unless it is elsewhere."""
     parts = urlsplit(coordinator)
-    name = f"{parts.hostname}-{parts.port or parts.scheme}".replace(":", "_")
+    host = "localhost" if parts.hostname in LOOPBACK else parts.hostname  # one machine, whichever name it goes by
+    name = f"{host}-{parts.port or parts.scheme}".replace(":", "_")
     return home() / "credentials" / f"{name}.json"
 
 

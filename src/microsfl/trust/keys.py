@@ -1,7 +1,7 @@
 """A federation's signing keys: a folder that only the coordinator reads, and what everybody may know of it.
 
 The folder has one file, `federation.json`, which its owner alone may read. Keys are added at its end and taken
-from its beginning: tokens are signed with the last one, and checked with all of them.
+from its beginning: tokens are checked with all of them. The last one signs, as soon as all services have heard of it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from .secret import digest
 from .tokens import ANY, Signer
 
 FILE = "federation.json"
-KEYS_KEPT = 2  # the newest, and the one before it, with which tokens that still live were signed
+TAKEN_OVER_S = 10.0  # within which every service that runs has heard of a new key: some heartbeats
+SESSION_S = 12 * 3600.0  # the longest life of a token, that of a browser's session
 
 Json = dict[str, Any]
 
@@ -34,27 +36,35 @@ class Federation:
     """Its name, its private keys by their ids, oldest first, and the identities that it begins with.
 
     first: identity -> {role, acts_as, runs, hash of its secret, created_at}; the coordinator takes over those that its
-    records do not have, or have from before.
+    records do not have, or have from before. made_at: when each key was made, in UTC unix seconds.
     """
 
     name: str
     keys: Mapping[str, Ed25519PrivateKey]
     first: Mapping[str, Json]
+    made_at: Mapping[str, float]
 
     @classmethod
-    def new(cls, name: str) -> Self:
-        return cls(name, _with_new_key({}), {})
+    def new(cls, name: str, now: float | None = None) -> Self:
+        kid, key = _new_key()
+        return cls(name, {kid: key}, {}, {kid: time.time() if now is None else now})
 
-    def with_new_key(self) -> Self:
-        """The same with one more key, which signs from now on; older ones than the last are forgotten."""
-        return type(self)(self.name, _with_new_key(self.keys), self.first)
+    def with_new_key(self, now: float | None = None, *, at_once: bool = False) -> Self:
+        """The same with one more key. Those are forgotten with which no token that lives can have been signed.
+
+        at_once: forget all the others, and with them every token that was given: for a key that somebody else has.
+        """
+        now = time.time() if now is None else now
+        kid, key = _new_key()
+        superseded_at = dict(zip(self.keys, [*list(self.made_at.values())[1:], now], strict=True))
+        kept = [] if at_once else [old for old in self.keys if superseded_at[old] > now - SESSION_S - TAKEN_OVER_S]
+        keys = {**{old: self.keys[old] for old in kept}, kid: key}
+        return type(self)(self.name, keys, self.first, {**{old: self.made_at[old] for old in kept}, kid: now})
 
     def with_first(self, first: Mapping[str, Json]) -> Self:
-        return type(self)(self.name, self.keys, {**self.first, **first})
+        return type(self)(self.name, self.keys, {**self.first, **first}, self.made_at)
 
-    @property
-    def signer(self) -> Signer:
-        kid = list(self.keys)[-1]
+    def signer(self, kid: str) -> Signer:
         return Signer(self.name, kid, self.keys[kid])
 
     @property
@@ -66,10 +76,11 @@ class Federation:
         """Raises InvalidSetting when there is none, or others may read it."""
         try:
             found = json.loads(read_private(folder / FILE))
-            keys = {kid: Ed25519PrivateKey.from_private_bytes(_bytes(text)) for kid, text in found["keys"].items()}
+            keys = {kid: Ed25519PrivateKey.from_private_bytes(_bytes(one["key"])) for kid, one in found["keys"].items()}
             if not keys:
                 raise ValueError("no key")
-            return cls(str(found["name"]), keys, dict(found["first"]))
+            made_at = {kid: float(one["made_at"]) for kid, one in found["keys"].items()}
+            return cls(str(found["name"]), keys, dict(found["first"]), made_at)
         except FileNotFoundError:
             raise InvalidSetting(
                 f"{folder} is no federation: it has no {FILE}. Make one with `microsfl admin init {folder}`."
@@ -79,7 +90,9 @@ class Federation:
 
     def write(self, folder: Path) -> None:
         """Raises StoreNotWritable."""
-        keys = {kid: _text(key.private_bytes_raw()) for kid, key in self.keys.items()}
+        keys = {
+            kid: {"key": _text(key.private_bytes_raw()), "made_at": self.made_at[kid]} for kid, key in self.keys.items()
+        }
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_private(folder / FILE, json.dumps({"name": self.name, "keys": keys, "first": dict(self.first)}))
@@ -93,14 +106,18 @@ class LivingFederation:
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE
         self._folder = folder
-        self._read_at = 0
+        self._seen: tuple[int, int] | None = None
         self._now = self.now()
 
     def now(self) -> Federation:
         """Raises InvalidSetting when there is none, or none any more that can be read."""
-        changed_at = os.stat(self._file).st_mtime_ns if self._file.exists() else 0
-        if changed_at != self._read_at or not changed_at:
-            self._now, self._read_at = Federation.read(self._folder), changed_at
+        try:
+            found = os.stat(self._file)
+            seen = found.st_mtime_ns, found.st_ino  # it is replaced whole, so even in the same tick it is another file
+        except OSError:
+            seen = None
+        if seen is None or seen != self._seen:
+            self._now, self._seen = Federation.read(self._folder), seen
         return self._now
 
 
@@ -136,9 +153,8 @@ def from_jwks(value: Any) -> dict[str, Ed25519PublicKey]:
     return found
 
 
-def _with_new_key(keys: Mapping[str, Ed25519PrivateKey]) -> dict[str, Ed25519PrivateKey]:
-    new = {**keys, secrets.token_hex(4): Ed25519PrivateKey.generate()}
-    return dict(list(new.items())[-KEYS_KEPT:])
+def _new_key() -> tuple[str, Ed25519PrivateKey]:
+    return secrets.token_hex(4), Ed25519PrivateKey.generate()
 
 
 def _text(value: bytes) -> str:

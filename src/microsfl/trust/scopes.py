@@ -17,6 +17,7 @@ class Scope(StrEnum):
     UNITS = "units"  # the data plane's messages of one's own units
     MODEL = "model"  # weights of the body
     CLIENT_SIDE = "client-side"  # weights of front and tail
+    DOWNLOAD = "download"  # weights of one run, for a short time, by a link
     DIRECT = "direct"  # prepare, close and commit rounds: the coordinator's part
 
 
@@ -29,13 +30,15 @@ class Role(StrEnum):
     SPLIT_SERVER = "split-server"
     FED_SERVER = "fed-server"
     COORDINATOR = "coordinator"
+    LINK = "link"  # whoever has one, as a browser that downloads
 
 
 GRANTS: dict[Role, frozenset[Scope]] = {
-    Role.OPERATOR: frozenset(Scope) - {Scope.DIRECT},
+    Role.OPERATOR: frozenset(Scope) - {Scope.DIRECT, Scope.DOWNLOAD},
     Role.VIEWER: frozenset({Scope.READ}),
     Role.CLIENT: frozenset({Scope.REGISTER, Scope.TRAIN, Scope.UNITS, Scope.CLIENT_SIDE}),
     Role.SPLIT_SERVER: frozenset({Scope.REGISTER}),
     Role.FED_SERVER: frozenset({Scope.REGISTER}),
     Role.COORDINATOR: frozenset({Scope.DIRECT, Scope.READ}),
+    Role.LINK: frozenset({Scope.DOWNLOAD}),
 }

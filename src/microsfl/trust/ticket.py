@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from ..errors import MicrosflError, OperationError, UnsafeConnection
+from ..errors import MicrosflError, OperationError, Unauthenticated, UnsafeConnection
 from .credential import Credential
 from .tokens import Audience
 
@@ -31,11 +31,20 @@ class Held:
 
 
 class Ticket:
-    """For any number of threads."""
+    """For any number of threads.
 
-    def __init__(self, credential: Credential, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
+    read: gives the credential as it is now, for one that is refused: it may have a new secret since it was read.
+    """
+
+    def __init__(
+        self,
+        credential: Credential,
+        ask: Ask,
+        clock: Callable[[], float] = time.monotonic,
+        read: Callable[[], Credential | None] = lambda: None,
+    ) -> None:
         self.credential = credential
-        self._ask, self._clock = ask, clock
+        self._ask, self._clock, self._read = ask, clock, read
         self._held: dict[Audience, Held] = {}
         self._lock = threading.Lock()
 
@@ -49,10 +58,10 @@ class Ticket:
         with self._lock:
             held, now = self._held.get(audience), self._clock()
             if held is None or now >= held.ends_at:
-                held = self._held[audience] = self._fetch(audience, patient=True)
+                held = self._held[audience] = self._renewed(audience, patient=True)
             elif now >= held.renew_at:
                 try:
-                    held = self._held[audience] = self._fetch(audience, patient=False)
+                    held = self._held[audience] = self._renewed(audience, patient=False)
                 except (OperationError, UnsafeConnection):
                     held.renew_at = now + AGAIN_S
             return {"authorization": f"Bearer {held.token}"}
@@ -61,6 +70,16 @@ class Ticket:
         """The token was refused: the next one is a new one."""
         with self._lock:
             self._held.pop(audience, None)
+
+    def _renewed(self, audience: Audience, *, patient: bool) -> Held:
+        try:
+            return self._fetch(audience, patient=patient)
+        except Unauthenticated:
+            now = self._read()
+            if now is None or now == self.credential:
+                raise
+            self.credential = now
+            return self._fetch(audience, patient=patient)
 
     def _fetch(self, audience: Audience, *, patient: bool) -> Held:
         one, asked_at = self.credential, self._clock()

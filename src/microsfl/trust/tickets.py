@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from pathlib import Path
 
 from .credential import CREDENTIAL, Credential, kept_for
@@ -25,19 +26,19 @@ def forget(coordinator: str) -> None:
 
 
 def credential_for(coordinator: str, path: str | None = None) -> Credential | None:
-    """The credential in the file, or else in the one that `MICROSFL_CREDENTIAL` names, or else the one that is
-    remembered, or else the one that this user keeps for the coordinator; None when there is none.
+    """The credential in the file, or else the one that is remembered, or else in the file that `MICROSFL_CREDENTIAL`
+    names, or else the one that this user keeps for the coordinator; None when there is none.
 
     Raises:
         InvalidSetting: when the file is not there, is something else, or others may read it.
     """
+    with _lock:
+        known = None if path else _remembered.get(coordinator)
+    if known is not None:
+        return known
     path = path or os.environ.get(CREDENTIAL)
     if path:
         return Credential.read(Path(path))
-    with _lock:
-        known = _remembered.get(coordinator)
-    if known is not None:
-        return known
     kept = kept_for(coordinator)
     return Credential.read(kept) if kept.exists() else None
 
@@ -45,4 +46,4 @@ def credential_for(coordinator: str, path: str | None = None) -> Credential | No
 def ticket_for(coordinator: str, ask: Ask, path: str | None = None) -> Ticket | None:
     """The tokens for that coordinator's federation; None where there is no credential."""
     found = credential_for(coordinator, path)
-    return None if found is None else Ticket(found, ask)
+    return None if found is None else Ticket(found, ask, read=partial(credential_for, coordinator, path))

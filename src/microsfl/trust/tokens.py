@@ -70,7 +70,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Signer:
-    """The newest private key of a federation, with its name."""
+    """A private key of a federation, with its name."""
 
     federation: str
     kid: str

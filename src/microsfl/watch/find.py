@@ -26,10 +26,12 @@ PATIENCE_S = 5.0
 
 @dataclass(frozen=True)
 class Asked:
-    """Where to look. coordinator: None for the usual address, where there may be none."""
+    """Where to look. coordinator: None for the usual address, where there may be none. credential: file of the one to
+    show there; None for the one that is kept for it."""
 
     coordinator: str | None = None
     folder: Path = Path("runs")
+    credential: str | None = None
 
     @property
     def url(self) -> str:
@@ -43,7 +45,7 @@ class Asked:
         """
         if not self.url.startswith(("http://", "https://")):
             raise InvalidSetting(f"'{self.url}' is not a coordinator's URL; write it like http://host:8000.")
-        return Control(self.url, name, 0.0, patience_s)
+        return Control(self.url, name, 0.0, patience_s, self.credential)
 
     def runs(self, patience_s: float = PATIENCE_S) -> list[Json] | None:
         """The runs of the coordinator; None when none is at the usual address.
