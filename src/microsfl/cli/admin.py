@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from ..config import ProcessSettings
 from .admin_certs import certs
 from .group import cli
-from .options import CREDENTIAL, Duration, Url
+from .options import CREDENTIAL, Duration, Url, calls_a_coordinator
 
 ROLES = ("client", "split-server", "fed-server", "viewer", "operator")
 AT = click.option(
@@ -43,8 +44,17 @@ admin.add_command(certs)
 @click.option("--name", metavar="TEXT", help="Name of the federation; default: that of the folder.")
 @AT
 @click.option("--credential", metavar="FILE", help="Where the operator's credential goes; default: the usual place.")
+@click.option(
+    "--tls-ca",
+    metavar="FILE",
+    envvar="MICROSFL_TLS_CA",
+    show_envvar=True,
+    help="CA of the coordinator's certificate, for the operator's credential to have it.",
+)
 @AS_JSON
-def init(folder: Path, name: str | None, coordinator: str, credential: str | None, as_json: bool) -> None:
+def init(
+    folder: Path, name: str | None, coordinator: str, credential: str | None, tls_ca: str | None, as_json: bool
+) -> None:
     """Make a federation: its folder, a signing key, and an operator.
 
     Start the coordinator with --federation FOLDER; --coordinator is the URL under which others will reach it. The
@@ -52,9 +62,11 @@ def init(folder: Path, name: str | None, coordinator: str, credential: str | Non
     """
     from ..admin.folder import begin
     from ..trust.credential import kept_for
+    from ..trust.tls import Outbound
 
     path = Path(credential) if credential else kept_for(coordinator)
-    made = begin(folder, name, coordinator, path)
+    authorities = Outbound.of(ProcessSettings(tls_ca=tls_ca)).authorities()
+    made = begin(folder, name, coordinator, path, authorities)
     if as_json:
         click.echo(json.dumps({"federation": made.name, "folder": str(folder), "credential": str(path)}, indent=2))
         return
@@ -79,6 +91,7 @@ def init(folder: Path, name: str | None, coordinator: str, credential: str | Non
 @AT
 @CREDENTIAL
 @AS_JSON
+@calls_a_coordinator
 def invite(id: str, role: str, acts_as: tuple[str, ...], runs: tuple[str, ...], expires: float, **at: Any) -> None:
     """Invite somebody: prints a token for one enrolment.
 
@@ -95,6 +108,7 @@ def invite(id: str, role: str, acts_as: tuple[str, ...], runs: tuple[str, ...], 
 @AT
 @CREDENTIAL
 @AS_JSON
+@calls_a_coordinator
 def identities(**at: Any) -> None:
     """List who may take part: role, rights, and whether enrolled or revoked."""
     from ..admin.show import print_identities
@@ -107,6 +121,7 @@ def identities(**at: Any) -> None:
 @AT
 @CREDENTIAL
 @AS_JSON
+@calls_a_coordinator
 def revoke(id: str, **at: Any) -> None:
     """End a credential, its tokens and its sessions.
 
@@ -143,6 +158,7 @@ def rotate_keys(folder: Path, at_once: bool, as_json: bool) -> None:
 @AT
 @CREDENTIAL
 @AS_JSON
+@calls_a_coordinator
 def login_link(**at: Any) -> None:
     """Print an address that logs a browser in to the dashboard.
 
@@ -164,6 +180,7 @@ def login_link(**at: Any) -> None:
 )
 @click.option("--credential", metavar="FILE", help="Where the credential goes; default: the usual place.")
 @AS_JSON
+@calls_a_coordinator
 def enrol(coordinator: str, token_file: Any, credential: str | None, as_json: bool) -> None:
     """Turn an invitation into a credential.
 
@@ -182,6 +199,7 @@ def enrol(coordinator: str, token_file: Any, credential: str | None, as_json: bo
 @AT
 @CREDENTIAL
 @AS_JSON
+@calls_a_coordinator
 def rotate(coordinator: str, credential: str | None, as_json: bool) -> None:
     """Give one's credential a new secret.
 
