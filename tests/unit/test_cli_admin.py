@@ -335,6 +335,17 @@ def test_a_file_goes_before_the_one_of_this_process_before_the_environment_befor
     assert shown() == "environment"
 
 
+def test_a_credential_is_shown_to_its_own_coordinator_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "one.json"
+    Credential("http://127.0.0.1:8000", "one", "secret").write(path)
+    monkeypatch.setenv("MICROSFL_CREDENTIAL", str(path))
+    for same in ("http://127.0.0.1:8000", "http://localhost:8000"):
+        assert credential_for(same) is not None
+    for other in ("http://127.0.0.1:8001", "http://evil.example:8000", "http://evil.example"):
+        with pytest.raises(InvalidSetting, match="may not see it"):
+            credential_for(other)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="files have no such modes")
 def test_a_credential_that_others_may_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "open.json"
