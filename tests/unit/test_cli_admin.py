@@ -214,6 +214,15 @@ def test_who_has_no_credential_is_told_how_to_get_one(
         assert "microsfl enrol" in capsys.readouterr().err
 
 
+def test_somebody_else_s_coordinator_at_the_usual_place_is_none(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept_for(site.url).unlink()
+    monkeypatch.setattr("microsfl.watch.find.COORDINATOR", site.url)
+    assert microsfl("runs", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["coordinator"] is None
+
+
 def test_each_command_that_asks_shows_the_credential_it_is_given(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
