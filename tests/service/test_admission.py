@@ -20,7 +20,7 @@ from microsfl.trust.keys import SESSION_S, TAKEN_OVER_S, Federation
 from microsfl.trust.scopes import Role
 from microsfl.trust.secret import digest
 from microsfl.trust.tokens import LIFE_S, Audience, Caller
-from tests.service.control_plane import spec
+from tests.service.control_plane import Json, spec
 from tests.service.federated import Admitted, Server, Site, bearer, federated, servers, status_of
 
 DAY_S = 86_400.0
@@ -105,6 +105,27 @@ def test_an_invitation_gives_what_it_says_and_no_more(site: Site) -> None:
         {"id": "me", "role": "client", "expires_s": 0},
     ):
         assert operator.send("POST", "/invitations", wrong)[0] == 422, wrong
+
+
+@pytest.mark.usefixtures("replicas")
+def test_a_run_begins_with_those_who_are_invited_to_it(site: Site) -> None:
+    """Whoever has no identity of its own is the operator's, who started it on this machine; else an operator's right to
+    act as anybody makes nobody invited."""
+    operator = site.as_("operator")
+    site.enrol("mine", runs=["one"])
+    site.enrol("gone")
+
+    def run(name: str, *there: str) -> Json:
+        operator.post("/runs", spec(name, clients=1))
+        operator.post(f"/runs/{name}/start")
+        for participant in there:
+            assert operator.send("POST", "/participants", {"id": participant, "role": "client"})[0] == 200
+        return operator.get(f"/runs/{name}")
+
+    operator.post("/identities/gone/revoke")
+    assert run("other", "mine", "gone")["state"] == "waiting"
+    assert run("one")["clients"] == ["mine"]
+    assert run("third", "north")["clients"] == ["north"]
 
 
 def test_the_records_themselves_take_an_invitation_once(site: Site) -> None:
