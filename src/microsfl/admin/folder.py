@@ -12,6 +12,7 @@ from ..trust.credential import Credential
 from ..trust.keys import FILE, Federation, first
 from ..trust.scopes import Role
 from ..trust.secret import new_secret
+from ..trust.tls import here
 
 OPERATOR = "operator"
 OWNER_ONLY = 0o700
@@ -36,7 +37,7 @@ def begin(folder: Path, name: str | None, coordinator: str, credential: Path) ->
     except OSError as error:
         raise StoreNotWritable(f"The folder {folder} cannot be made: {error.strerror}.") from None
     # The credential first: a federation whose operator nobody can be would have to be made again.
-    Credential(coordinator, OPERATOR, secret).write(credential)
+    Credential(coordinator, OPERATOR, secret, here().authorities()).write(credential)
     try:
         made.write(folder)
     except BaseException:

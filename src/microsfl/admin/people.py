@@ -12,6 +12,7 @@ from ..client.entitled import Ways, asking
 from ..client.http import Http, Way, json_object
 from ..trust.credential import Credential
 from ..trust.ticket import Ticket
+from ..trust.tls import here
 from ..trust.tokens import Audience
 from .folder import free
 
@@ -73,7 +74,7 @@ def enrol(coordinator: str, token: str, path: Path) -> Credential:
     """
     free(path)
     given = _post(Http(0.0, PATIENCE_S), coordinator, "/api/enrolments", {"token": token})
-    credential = Credential(coordinator, str(given["id"]), str(given["secret"]))
+    credential = Credential(coordinator, str(given["id"]), str(given["secret"]), here().authorities())
     credential.write(path)
     return credential
 

@@ -10,7 +10,7 @@ import click
 
 from .admin_certs import certs
 from .group import cli
-from .options import CREDENTIAL, Duration, Url
+from .options import CREDENTIAL, Duration, Url, calls_a_coordinator
 
 ROLES = ("client", "split-server", "fed-server", "viewer", "operator")
 AT = click.option(
@@ -44,6 +44,7 @@ admin.add_command(certs)
 @AT
 @click.option("--credential", metavar="FILE", help="Where the operator's credential goes; default: the usual place.")
 @AS_JSON
+@calls_a_coordinator
 def init(folder: Path, name: str | None, coordinator: str, credential: str | None, as_json: bool) -> None:
     """Make a federation: its folder, a signing key, and an operator.
 
@@ -79,6 +80,7 @@ def init(folder: Path, name: str | None, coordinator: str, credential: str | Non
 @AT
 @CREDENTIAL
 @AS_JSON
+@calls_a_coordinator
 def invite(id: str, role: str, acts_as: tuple[str, ...], runs: tuple[str, ...], expires: float, **at: Any) -> None:
     """Invite somebody: prints a token for one enrolment.
 
@@ -95,6 +97,7 @@ def invite(id: str, role: str, acts_as: tuple[str, ...], runs: tuple[str, ...], 
 @AT
 @CREDENTIAL
 @AS_JSON
+@calls_a_coordinator
 def identities(**at: Any) -> None:
     """List who may take part: role, rights, and whether enrolled or revoked."""
     from ..admin.show import print_identities
@@ -107,6 +110,7 @@ def identities(**at: Any) -> None:
 @AT
 @CREDENTIAL
 @AS_JSON
+@calls_a_coordinator
 def revoke(id: str, **at: Any) -> None:
     """End a credential, its tokens and its sessions.
 
@@ -143,6 +147,7 @@ def rotate_keys(folder: Path, at_once: bool, as_json: bool) -> None:
 @AT
 @CREDENTIAL
 @AS_JSON
+@calls_a_coordinator
 def login_link(**at: Any) -> None:
     """Print an address that logs a browser in to the dashboard.
 
@@ -164,6 +169,7 @@ def login_link(**at: Any) -> None:
 )
 @click.option("--credential", metavar="FILE", help="Where the credential goes; default: the usual place.")
 @AS_JSON
+@calls_a_coordinator
 def enrol(coordinator: str, token_file: Any, credential: str | None, as_json: bool) -> None:
     """Turn an invitation into a credential.
 
@@ -182,6 +188,7 @@ def enrol(coordinator: str, token_file: Any, credential: str | None, as_json: bo
 @AT
 @CREDENTIAL
 @AS_JSON
+@calls_a_coordinator
 def rotate(coordinator: str, credential: str | None, as_json: bool) -> None:
     """Give one's credential a new secret.
 
