@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import jwt
 import pytest
@@ -17,8 +18,9 @@ from microsfl.admin.folder import rotate_keys
 from microsfl.services.standing_by import HEARTBEAT_S
 from microsfl.trust.keys import SESSION_S, TAKEN_OVER_S, Federation
 from microsfl.trust.scopes import Role
+from microsfl.trust.secret import digest
 from microsfl.trust.tokens import LIFE_S, Audience, Caller
-from tests.service.control_plane import spec
+from tests.service.control_plane import Json, spec
 from tests.service.federated import Admitted, Server, Site, bearer, federated, servers, status_of
 
 DAY_S = 86_400.0
@@ -103,6 +105,61 @@ def test_an_invitation_gives_what_it_says_and_no_more(site: Site) -> None:
         {"id": "me", "role": "client", "expires_s": 0},
     ):
         assert operator.send("POST", "/invitations", wrong)[0] == 422, wrong
+
+
+@pytest.mark.usefixtures("replicas")
+def test_a_run_begins_with_those_who_are_invited_to_it(site: Site) -> None:
+    """Whoever has no identity of its own is the operator's, who started it on this machine; else an operator's right to
+    act as anybody makes nobody invited."""
+    operator = site.as_("operator")
+    site.enrol("mine", runs=["one"])
+    site.enrol("gone")
+
+    def run(name: str, *there: str) -> Json:
+        operator.post("/runs", spec(name, clients=1))
+        operator.post(f"/runs/{name}/start")
+        for participant in there:
+            assert operator.send("POST", "/participants", {"id": participant, "role": "client"})[0] == 200
+        return operator.get(f"/runs/{name}")
+
+    operator.post("/identities/gone/revoke")
+    assert run("other", "mine", "gone")["state"] == "waiting"
+    assert run("one")["clients"] == ["mine"]
+    assert run("third", "north")["clients"] == ["north"]
+
+
+def test_the_records_themselves_take_an_invitation_once(site: Site) -> None:
+    token = digest(site.invite("clinic"))
+    [one] = [one for one in site.records.identities.all() if one.id == "clinic"]
+    assert [site.records.identities.enrol(one, token, 1.0) for _ in range(2)] == [True, False]
+
+
+# Tokens
+
+
+def test_tokens_are_what_an_oauth_library_expects(site: Site) -> None:
+    """As Prometheus asks: id and secret in the header, percent-encoded, the audience in the form."""
+    secret = site.secrets["viewer"]
+    asked = {"grant_type": "client_credentials", "audience": "body"}
+
+    def answer(form: dict[str, str], user: str) -> urllib3.BaseHTTPResponse:
+        headers = {"authorization": f"Basic {user}", "content-type": "application/x-www-form-urlencoded"}
+        return urllib3.request("POST", f"{site.url}/api/tokens", body=urlencode(form), headers=headers)
+
+    for user in (f"viewer:{secret}", f"viewer:{quote(secret, safe='')}"):
+        given = answer(asked, base64.b64encode(user.encode()).decode())
+        assert given.status == 200
+        found = given.json()
+        assert (found["token_type"], found["expires_in"]) == ("Bearer", LIFE_S)
+        assert isinstance(found["expires_in"], int)
+        assert given.headers["cache-control"] == "no-store"
+        claims = jwt.decode(found["access_token"], options={"verify_signature": False})
+        assert (claims["sub"], claims["role"], claims["aud"]) == ("viewer", "viewer", "body")
+    right, wrong = (base64.b64encode(f"viewer:{one}".encode()).decode() for one in (secret, "x"))
+    assert answer(asked, wrong).status == 401
+    assert answer(asked, "!").status == 400
+    assert answer({"grant_type": "password"}, right).status == 400
+    assert answer({**asked, "audience": "everything"}, right).status == 400
 
 
 # Secrets

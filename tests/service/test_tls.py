@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -273,6 +273,7 @@ def test_a_credential_brings_its_ca_along(
     says("admin", "init", str(tmp_path / "federation"), "--tls-ca", pki.ca)
     with role(tmp_path, *coordinator(tmp_path, "--federation", f"{tmp_path}/federation", *pki.listening())) as process:
         at = ("--coordinator", str(process.address))
+        replace(Credential.read(made), coordinator=str(process.address)).write(made)  # it has taken a free port
         invited = json.loads(says("admin", "invite", "me", "--role=viewer", "--json", *at))
         monkeypatch.setenv("MICROSFL_TOKEN", invited["token"])
         assert "not trusted here" in says("enrol", *at, credential=mine, exits=2)

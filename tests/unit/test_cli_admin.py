@@ -214,6 +214,15 @@ def test_who_has_no_credential_is_told_how_to_get_one(
         assert "microsfl enrol" in capsys.readouterr().err
 
 
+def test_somebody_else_s_coordinator_at_the_usual_place_is_none(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept_for(site.url).unlink()
+    monkeypatch.setattr("microsfl.watch.find.COORDINATOR", site.url)
+    assert microsfl("runs", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["coordinator"] is None
+
+
 def test_each_command_that_asks_shows_the_credential_it_is_given(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -333,6 +342,17 @@ def test_a_file_goes_before_the_one_of_this_process_before_the_environment_befor
     finally:
         forget(URL)
     assert shown() == "environment"
+
+
+def test_a_credential_is_shown_to_its_own_coordinator_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "one.json"
+    Credential("http://127.0.0.1:8000", "one", "secret").write(path)
+    monkeypatch.setenv("MICROSFL_CREDENTIAL", str(path))
+    for same in ("http://127.0.0.1:8000", "http://localhost:8000"):
+        assert credential_for(same) is not None
+    for other in ("http://127.0.0.1:8001", "http://evil.example:8000", "http://evil.example"):
+        with pytest.raises(InvalidSetting, match="may not see it"):
+            credential_for(other)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="files have no such modes")

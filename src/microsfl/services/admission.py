@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote_plus
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, StringConstraints, model_validator
@@ -36,7 +37,7 @@ class TokenJson(BaseModel):
 
     access_token: str
     token_type: Literal["Bearer"] = "Bearer"
-    expires_in: float = Field(description="seconds")
+    expires_in: int = Field(description="seconds")  # a whole number: not every OAuth library reads another one
 
 
 class Invite(api.Request):
@@ -149,8 +150,9 @@ async def token(request: Request, response: Response) -> TokenJson:
     except ValueError:
         raise InputError(f"audience must be one of {', '.join(Audience)}.") from None
     response.headers.update(NEVER_KEPT)
-    given = await _identities(request).token(form.get("client_id", ""), form.get("client_secret", ""), audience)
-    return TokenJson(access_token=given[0], expires_in=given[1])
+    name, secret = _basic(request) or (form.get("client_id", ""), form.get("client_secret", ""))
+    given = await _identities(request).token(name, secret, audience)
+    return TokenJson(access_token=given[0], expires_in=int(given[1]))
 
 
 @router.post("/invitations", status_code=201, tags=["admission"], summary="Invite somebody: a one-time token")
@@ -236,6 +238,18 @@ def _form(body: bytes) -> dict[str, str]:
         return {name: values[0] for name, values in parse_qs(body.decode(), max_num_fields=16).items()}
     except ValueError:
         raise InputError("The body is not a form.") from None
+
+
+def _basic(request: Request) -> tuple[str, str] | None:
+    """Id and secret in the header, where OAuth libraries put them (RFC 6749, section 2.3.1). Raises InputError."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        name, _, secret = base64.b64decode(given, validate=True).decode().partition(":")
+    except ValueError:
+        raise InputError("The header Authorization is not a name and a secret in base64.") from None
+    return unquote_plus(name), unquote_plus(secret)
 
 
 def _json(one: Identity) -> IdentityJson:

@@ -19,7 +19,7 @@ from ..trust.keys import FILE, SESSION_S, TAKEN_OVER_S, Federation, LivingFedera
 from ..trust.scopes import Role
 from ..trust.secret import digest, new_secret
 from ..trust.tls import Outbound
-from ..trust.tokens import LIFE_S, Audience, Caller, Signer, Verifier
+from ..trust.tokens import ANY, LIFE_S, Audience, Caller, Signer, Verifier
 from .api import TrustJson
 from .insist import PATIENCE_S, insist
 from .login_codes import LoginCodes
@@ -74,8 +74,13 @@ class Identities:
         return Caller(identity.id, Role(identity.role), frozenset(identity.acts_as), frozenset(identity.runs))
 
     def invited(self, participant: str, run: str) -> bool:
-        """Whether some identity that has a credential may act as that participant in that run."""
-        return any(caller.is_in(run) for caller in self._hosts.get(participant, ()))
+        """Whether some identity that has a credential may act as that participant in that run.
+
+        Those count that were invited to act as it, by its name. Where there is none, as on a machine whose processes
+        are all one user's, those count that may act as anybody.
+        """
+        hosts = self._hosts[participant if participant in self._hosts else ANY]
+        return any(caller.is_in(run) for caller in hosts)
 
     @property
     def revoked(self) -> dict[str, float]:
@@ -242,9 +247,8 @@ class Identities:
     def _changed(self) -> None:
         hosts: defaultdict[str, list[Caller]] = defaultdict(list)
         for one in self._known.values():
-            if one.secret_hash is not None:
-                for participant in one.acts_as:
-                    hosts[participant].append(self.caller(one))
+            for participant in one.acts_as:
+                hosts[participant] += [self.caller(one)] if one.secret_hash is not None else []
         self._hosts = hosts
         self._teach()
 

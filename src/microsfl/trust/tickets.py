@@ -7,6 +7,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+from ..errors import InvalidSetting
 from .credential import CREDENTIAL, Credential, kept_for
 from .ticket import Ask, Ticket
 
@@ -30,7 +31,8 @@ def credential_for(coordinator: str, path: str | None = None) -> Credential | No
     names, or else the one that this user keeps for the coordinator; None when there is none.
 
     Raises:
-        InvalidSetting: when the file is not there, is something else, or others may read it.
+        InvalidSetting: when the file is not there, is something else, or others may read it; or is for another
+            coordinator, which gives tokens that this one is not to see.
     """
     with _lock:
         known = None if path else _remembered.get(coordinator)
@@ -38,7 +40,13 @@ def credential_for(coordinator: str, path: str | None = None) -> Credential | No
         return known
     path = path or os.environ.get(CREDENTIAL)
     if path:
-        return Credential.read(Path(path))
+        found = Credential.read(Path(path))
+        if kept_for(found.coordinator) != kept_for(coordinator):
+            raise InvalidSetting(
+                f"{path} is a credential for {found.coordinator}, and {coordinator} may not see it. Name another "
+                "coordinator, or another file with --credential."
+            )
+        return found
     kept = kept_for(coordinator)
     return Credential.read(kept) if kept.exists() else None
 

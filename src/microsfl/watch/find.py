@@ -12,6 +12,7 @@ from ..errors import (
     MicrosflError,
     OperationError,
     RunNotFound,
+    Unauthenticated,
     Unreachable,
     UnsafeConnection,
     did_you_mean,
@@ -48,18 +49,21 @@ class Asked:
         return Control(self.url, name, 0.0, patience_s, self.credential)
 
     def runs(self, patience_s: float = PATIENCE_S) -> list[Json] | None:
-        """The runs of the coordinator; None when none is at the usual address.
+        """The runs of the coordinator; None when none of this user's is at the usual address.
 
         patience_s: how long its answer is waited for.
 
         Raises:
             Unreachable, UnsafeConnection: when the one that was named does not answer, or not safely.
+            Unauthenticated: when it is named, and there is no credential for it that is right.
         """
         try:
             return self.control("", patience_s=patience_s).runs()
-        except OperationError as error:
-            if self.coordinator is None:
+        except (OperationError, Unauthenticated) as error:
+            if self.coordinator is None:  # or it is somebody else's
                 return None
+            if isinstance(error, Unauthenticated):
+                raise
             raise Unreachable(silent(self.url, error)) from None
         except UnsafeConnection:
             if self.coordinator is None:
