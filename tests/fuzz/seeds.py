@@ -1,6 +1,6 @@
 """Writes what the fuzzer of the wire begins with: one valid body of each kind, and each hostile one that is known.
 
-    python -m tests.fuzz.seeds FOLDER
+python -m tests.fuzz.seeds FOLDER
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def seeds() -> Iterator[bytes]:
     one = {"0": torch.tensor([[1.0, -2.5], [0.0, 4.0]])}
     valid = (
         messages.Forward(**unit, needs_grad=("0",), activations={**one, "1": torch.tensor([[True], [False]])}),
-        messages.Forward(**unit, version=1, at_least=1, sticky=False, activations={"0.int8": torch.zeros(2, dtype=torch.int8)}),
+        messages.Forward(
+            **unit, version=1, at_least=1, sticky=False, activations={"0.int8": torch.zeros(2, dtype=torch.int8)}
+        ),
         messages.Backward(**unit, version=2, gradients=one, activations=one),
         messages.Step(**unit, activations=one, labels={"0": torch.tensor([0, 1])}),
         messages.Outputs(version=2, differentiable=("0",), outputs=one),

@@ -65,6 +65,13 @@ class Identities:
             connection.execute(delete(table).where(table.c.identity == identity.id, table.c.used_at.is_(None)))
             connection.execute(insert(table).values(**vars(invitation)))
 
+    def revoke(self, identity: Identity) -> None:
+        """Keep an identity that is revoked; an invitation of it that was not used ends."""
+        table = tables.invitations
+        with self._transaction() as connection:
+            upsert(connection, tables.identities, [_row(identity)])
+            connection.execute(delete(table).where(table.c.identity == identity.id, table.c.used_at.is_(None)))
+
     def invitation(self, token_hash: str) -> Invitation | None:
         with self._transaction() as connection:
             query = select(tables.invitations).where(tables.invitations.c.token_hash == token_hash)

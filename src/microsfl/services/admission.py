@@ -137,6 +137,8 @@ async def invite(request: Request, response: Response, asked: Invite) -> Invited
         raise InvalidSetting("acts_as: only clients act as others.")
     acts_as = [ANY] if asked.role == "operator" else asked.acts_as or [asked.id]
     runs = [one if one == ANY else check_id(one, "run") for one in asked.runs]
+    for run in runs:  # nobody invites to more than they are invited to
+        caller_of(request).must_be_in(run)
     response.headers.update(NEVER_KEPT)
     made = await _identities(request).invite(asked.id, Role(asked.role), acts_as, runs, asked.expires_s)
     return Invited(token=made[0], expires_at=made[1])

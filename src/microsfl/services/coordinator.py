@@ -205,8 +205,9 @@ async def create_run(
         Body(description="A resolved run specification.", examples=[RunSpec().model_dump(mode="json")]),
     ],
 ) -> RunJson:
-    here = at_hand(request)
-    run, created = await here.director.create(RunSpec.parse(spec))
+    here, parsed = at_hand(request), RunSpec.parse(spec)
+    caller_of(request).must_be_in(parsed.run.name)
+    run, created = await here.director.create(parsed)
     counts = here.resolver.class_counts(run.spec) if created else None
     if counts is not None:
         await here.director.keep_class_counts(run.name, counts)

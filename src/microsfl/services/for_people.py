@@ -20,6 +20,7 @@ from .at_hand import RESPONSES, InPath, at_hand, director_of
 from .data_plane import DataPlane
 from .director import Director
 from .errand import errand
+from .gate import caller_of
 from .json_body import JsonRoute
 from .overview import participants_of
 from .roster import SPLIT_SERVER
@@ -47,18 +48,18 @@ router = APIRouter(prefix="/api", route_class=JsonRoute, responses=RESPONSES)
 
 @router.get("/overview", tags=["dashboard"], summary="All runs in a line each", response_model=Overview)
 async def overview(request: Request) -> Response:
-    return Response(at_hand(request).view.overview(), media_type="application/json")
+    return Response(at_hand(request).view.overview(caller_of(request)), media_type="application/json")
 
 
-@router.get("/participants", tags=["participants"], summary="Everybody who ever registered")
+@router.get("/participants", tags=["participants"], summary="Who ever registered; to a client: servers and itself")
 async def participants(request: Request) -> Participants:
-    return participants_of(director_of(request))
+    return participants_of(director_of(request), caller_of(request))
 
 
 @router.get("/events", tags=["dashboard"], summary="Overview and participants, live (server-sent events)")
 async def events(request: Request) -> StreamingResponse:
     here = at_hand(request)
-    return _stream(streams.of_everything(here.director, here.view))
+    return _stream(streams.of_everything(here.director, here.view, caller_of(request)))
 
 
 @router.get("/runs/{run}/events", tags=["dashboard"], summary="A run with its rounds and metrics, live")

@@ -141,7 +141,7 @@ class Identities:
             return new
 
     async def revoke(self, name: str) -> Identity:
-        """From now on, neither its credential nor a token that it has is right anywhere.
+        """From now on, neither its credential nor a token that it has is right anywhere, nor is an invitation of it.
 
         Raises:
             ClientNotFound: when there is no such identity.
@@ -151,7 +151,8 @@ class Identities:
             if known is None:
                 raise ClientNotFound(f"There is no identity '{name}'.")
             one = replace(known, secret_hash=None, next_hash=None, revoked_at=self._clock())
-            await self._keep(one)
+            await insist(partial(self._records.revoke, one), self._patience_s)
+            self._known[one.id] = one
             self._changed()
             return one
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 from ..errors import OperationError
 from ..records import Row
+from ..trust.tokens import Caller
 from .api import MetricsRow, round_json, run_json
 from .bells import ANY_RUN
 from .director import Director
@@ -36,7 +37,7 @@ def frame(event: str, data: str, number: int | None = None) -> str:
     return f"{id_}event: {event}\ndata: {data}\n\n"
 
 
-async def of_everything(director: Director, view: View) -> AsyncIterator[str]:
+async def of_everything(director: Director, view: View, caller: Caller) -> AsyncIterator[str]:
     """The overview and the participants, now and after each change."""
     yield BEGIN
     overview = lasting = ""
@@ -44,10 +45,10 @@ async def of_everything(director: Director, view: View) -> AsyncIterator[str]:
     while not director.bells.closed:
         changes, now = director.changes, time.monotonic()
         frames = []
-        if view.overview() != overview:
-            overview = view.overview()
+        if (now_there := view.overview(caller)) != overview:
+            overview = now_there
             frames.append(frame("overview", overview))
-        text, without_times = view.participants()
+        text, without_times = view.participants(caller)
         if without_times != lasting or now - told_at >= LAST_SEEN_S:
             lasting, told_at = without_times, now
             frames.append(frame("participants", text))
