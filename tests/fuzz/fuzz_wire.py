@@ -1,10 +1,13 @@
-"""The coverage-guided fuzzer of the wire's decoder (`pip install 'microsfl[fuzz]'`).
+#!/usr/bin/env python3
+"""The coverage-guided fuzzer of the wire's decoder (`pip install 'microsfl[fuzz]'`), from the repository's root:
 
     python -m tests.fuzz.seeds /tmp/seeds
     python -m tests.fuzz.fuzz_wire /tmp/found /tmp/seeds tests/fuzz/corpus -max_total_time=600 -max_len=4096
-    python -m tests.fuzz.fuzz_wire -merge=1 tests/fuzz/corpus /tmp/found    # keep what covers something new
 
-It ends with the input that broke something in a file `crash-…`; `test_corpus.py` replays what is in the corpus.
+It ends with the input that broke something in a file `crash-…`, which belongs into the corpus. To keep what reaches
+something new, run this file by its own name, because it starts itself again:
+
+    PYTHONPATH=. tests/fuzz/fuzz_wire.py -merge=1 tests/fuzz/corpus /tmp/found
 """
 
 from __future__ import annotations
