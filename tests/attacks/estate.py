@@ -33,7 +33,7 @@ NOW = 1_800_000_000.0
 RUN, OTHER = "toy", "other"
 LIMIT_BYTES = 200_000
 # What changes without anybody's doing: when somebody was last heard of, and the list of who was refused.
-NOT_COMPARED = {"participants", "audit", "refusals"}
+NOT_COMPARED = {"participants", "trail", "trail_head"}
 
 # name -> (role, the runs that it is invited to)
 MEMBERS: dict[str, tuple[Role, tuple[str, ...]]] = {

@@ -22,6 +22,7 @@ ENDPOINTS: Endpoints = {
     ("GET", "/api/session"): (Scope.READ,),
     ("POST", "/api/invitations"): (Scope.ADMIN,),
     ("GET", "/api/identities"): (Scope.ADMIN,),
+    ("GET", "/api/audit"): (Scope.ADMIN,),
     ("POST", "/api/identities/{id}/revoke"): (Scope.ADMIN,),
     # Participants.
     ("POST", "/api/participants"): (Scope.REGISTER,),

@@ -72,11 +72,11 @@ class Gate:
         if scopes.Scope.PUBLIC in wanted:
             return
         caller = verifier.verify(token_of(Headers(scope=scope), cookies=self._cookies))
+        scope.setdefault("state", {})["caller"] = caller  # also for whoever notes who was refused
         if not any(map(caller.may, wanted)):
             raise Forbidden(f"A {caller.role} may not {method} {path[:200]}.")
         if run is not None:
             caller.must_be_in(run)
-        scope.setdefault("state", {})["caller"] = caller
 
     def _look_up(self, method: str, path: str) -> tuple[tuple[scopes.Scope, ...], str | None]:
         """The scopes of which one is needed, and the run in the path."""
