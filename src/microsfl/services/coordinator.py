@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.types import Lifespan
 
 from .. import __version__
 from ..config import CoordinatorSettings
@@ -88,29 +89,16 @@ def create_app(
     if identities is not None:
         plane.token, director.invited = identities.own_token, identities.invited
         identities.note = lambda entry: refusals.also(entry)
-
     handlers: dict[Any, Any] = {**http.exception_handlers, RequestValidationError: on_invalid_request}
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Calls of the data plane take minutes; on a machine of few cores they would leave the records no thread.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, ROLE))
-        director.begin()
-        refusals.also(started(clock(), identities))
-        keeping = asyncio.create_task(refusals.keep())
-        yield
-        keeping.cancel()
-        await director.close()
-        await refusals.flush()
-
     requests, refusals = Requests(lambda: app.routes), Refusals(records.trail, clock)
+    refusals.also(started(clock(), identities))
     app = FastAPI(
         routes=[metrics_route(lambda: (*points(director, records, plane), *requests.points()))],
         title="microsfl coordinator",
         version=__version__,
         description="Participants, runs, rounds and metrics of split federated learning. No tensor comes here.",
         redoc_url=None,
-        lifespan=lifespan,
+        lifespan=_lifespan(director, refusals),
         exception_handlers=handlers,
     )
     app.state.director = director
@@ -123,15 +111,26 @@ def create_app(
     app.add_middleware(SameOrigin)
     app.add_middleware(Watch, refusals=refusals, requests=requests)
     app.add_middleware(Meter, requests=requests)  # around all of them
-    app.include_router(quick)
-    app.include_router(router)
-    app.include_router(for_people.router)
-    app.include_router(admission.router)
-    app.include_router(trail_route.router)
-    app.include_router(pages.router)
+    for one in (quick, router, for_people.router, admission.router, trail_route.router, pages.router):
+        app.include_router(one)
     if missing := without_scope(app.routes, ENDPOINTS):
         raise ValueError(f"endpoints without a scope: {missing}")
     return app
+
+
+def _lifespan(director: Director, refusals: Refusals) -> Lifespan[FastAPI]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Calls of the data plane take minutes; on a machine of few cores they would leave the records no thread.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, ROLE))
+        director.begin()
+        keeping = asyncio.create_task(refusals.keep())
+        yield
+        keeping.cancel()
+        await director.close()
+        await refusals.flush()
+
+    return lifespan
 
 
 def started(at: float, identities: Identities | None) -> Entry:
