@@ -47,7 +47,7 @@ def told(it: Estate, action: str) -> list[tuple[str, str]]:
 
 def test_it_says_how_the_federation_came_about(it: Estate) -> None:
     assert ("federation", "alice") in told(it, "identity taken over")
-    [started] = trail(it, "coordinator started")
+    started = wait_for(it, "coordinator started")
     assert started["details"]["keys"] == list(it.federation.keys)
     assert told(it, "revocation") == [("operator", "eve")]
     [created] = trail(it, "run created")
