@@ -29,7 +29,7 @@ from microsfl.config import FedServerSettings, SplitServerSettings
 from microsfl.core.formats import COMPRESSED
 from microsfl.launch.table import figures
 from microsfl.schema import assign
-from microsfl.services import coordinator, fed_server, for_people, split_server
+from microsfl.services import coordinator, fed_server, for_people, split_server, trail_route
 from microsfl.services.replica import create_app
 from microsfl.spec import TRAITS, RunSpec
 from microsfl.store.objects import open_store
@@ -234,7 +234,10 @@ def endpoints() -> Iterator[tuple[str, set[tuple[str, str]]]]:
     fed = fed_server.create_replica(FedServerSettings(store_url="memory://"), store)
     yield "Split server", served(create_app(split, 1))
     yield "Fed server", served(create_app(fed, 1))
-    yield "Coordinator", served(coordinator.router) | served(coordinator.quick) | served(for_people.router)
+    yield (
+        "Coordinator",
+        served(coordinator.router) | served(coordinator.quick) | served(for_people.router) | served(trail_route.router),
+    )
     split.close()
 
 
