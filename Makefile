@@ -14,7 +14,7 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make audit     look up known vulnerabilities of the installed packages (needs PyPI)"
 	@echo "make sbom      write what is installed to sbom.cdx.json (CycloneDX)"
-	@echo "make fuzz      over 20,000 requests that the services' own descriptions make up (10 minutes)"
+	@echo "make fuzz      over 20,000 requests that the services' own descriptions make up (15 minutes)"
 	@echo "make docs      write the generated reference pages again, and build the docs site into site/"
 	@echo "make bench     measure speed and size against their targets (10 minutes; bench-quick: 2)"
 	@echo "make setup     only install, into .venv"

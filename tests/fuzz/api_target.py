@@ -63,7 +63,7 @@ class Found:
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
-    slowest_s: float = 0.0
+    slowest: tuple[float, str] = (0.0, "")  # seconds, path
 
     @property
     def requests(self) -> int:
@@ -144,7 +144,7 @@ def _one(it: Estate, service: str, found: Found, session: requests.Session, head
         except requests.exceptions.RequestException as error:
             found.broken.append(f"{case.method} {path}: {type(error).__name__}")
             return
-        found.slowest_s = max(found.slowest_s, time.monotonic() - began)
+        found.slowest = max(found.slowest, (time.monotonic() - began, path))
         found.statuses[service, answer.status_code] += 1
         if problem := wrong_with(answer.status_code, content):
             found.broken.append(f"{case.method} {path}: {problem}; {case.as_curl_command()[:2000]}")

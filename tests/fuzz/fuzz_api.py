@@ -21,7 +21,8 @@ def main(examples: int, services: tuple[str, ...], number: int = 0) -> int:
             began = time.monotonic()
             found = fuzz(it, service, examples, number)
             took = time.monotonic() - began
-            print(f"{service}: {found.requests} requests in {took:.0f} s, slowest {found.slowest_s:.2f} s")  # noqa: T201
+            slowest = f"{found.slowest[0]:.2f} s ({found.slowest[1]})"
+            print(f"{service}: {found.requests} requests in {took:.0f} s, slowest {slowest}")  # noqa: T201
             for (_, status), count in sorted(found.statuses.items()):
                 print(f"  {status}: {count}")  # noqa: T201
             for one in found.broken[:20]:
