@@ -57,13 +57,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finished": {"errors", "schema", "spec", "core", "wire", "zoo", "launch", "simulate"},
     # A run whose coordinator is gone is read from its records.
     "watch": {*BELOW, "records", "client", "launch"},
+    # The audit trail is asked of the coordinator, or read in its records.
+    "trail": {"errors", "records", "client"},
     "doctor": {".", *BELOW, "store", "records", "client", "launch"},
     # Who takes part: an operator's and a site's side of it.
     "admin": {"errors", "spec", "trust", "client"},
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
     "cli": {
         ".", *BELOW, "schema", "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch",
-        "doctor", "tracking", "admin", "trust",
+        "doctor", "tracking", "admin", "trust", "trail",
     },
     "__main__": {"cli", "launch"},
 }
@@ -79,7 +81,7 @@ PROCESSES: dict[str, set[str]] = {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
         "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
         "at_hand", "overview", "streams", "for_people", "shown", "resolver", "errand", "origin",
-        "admission", "identities", "coordinator_endpoints", "login_codes",
+        "admission", "identities", "coordinator_endpoints", "login_codes", "trail", "refusals", "trail_route",
     },
     "split-server": {"split_server", "split_caches", "split_points"},
     "fed-server": {"fed_server"},

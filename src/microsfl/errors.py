@@ -21,6 +21,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+LONGEST = 1500  # characters of a message that leave the process: it names what was sent, and that may be a megabyte
+
 
 class MicrosflError(Exception):
     """Base of every error below; `str(error)` is a sentence fit for the user."""
@@ -34,7 +36,7 @@ class MicrosflError(Exception):
         super().__init__(message or self.summary)
 
     def to_wire(self) -> dict[str, Any]:
-        text = str(self).encode("utf-8", "backslashreplace").decode()  # a name in it may be half a character
+        text = str(self)[:LONGEST].encode("utf-8", "backslashreplace").decode()  # a name may have half a character
         return {"error": {"code": self.code, "message": text}}
 
 

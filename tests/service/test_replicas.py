@@ -300,10 +300,10 @@ def test_updates_count_once_and_are_averaged(fed: Live) -> None:
         status, body = fed.ask("POST", "/v1/updates", message)
         assert (status, Stored.unpack(body).round) == (200, 0)
     path = "/v1/runs/toy/rounds/0/updates"
-    assert fed.ask("GET", f"{path}/two/weights") == (200, encode(other))
     for place, status, code in (
-        (f"{path}/nobody/weights", 404, "client_not_found"),
-        ("/v1/runs/toy/rounds/1/updates/two/weights", 404, "client_not_found"),
+        (f"{path}/two/weights", 403, "forbidden"),  # nobody begins with it, where updates are averaged
+        (f"{path}/nobody/weights", 403, "forbidden"),
+        ("/v1/runs/toy/rounds/1/updates/two", 404, "client_not_found"),
         ("/v1/runs/toy/rounds/x/updates/two/weights", 400, "invalid_input"),
         ("/v1/runs/other/rounds/0/updates/two/weights", 404, "run_not_found"),
         (f"{path}/a%00b/weights", 422, "invalid_id"),
@@ -311,8 +311,9 @@ def test_updates_count_once_and_are_averaged(fed: Live) -> None:
         found_status, found = fed.ask("GET", place)
         assert (found_status, found["error"]["code"]) == (status, code)
     call = {"run": "toy", "round": 0, "clients": ["two", "one"], "last": None}
-    assert fed.ask("POST", "/v1/aggregate", call) == (200, {"version": 1, "clients": 2})
-    assert fed.ask("POST", "/v1/aggregate", call) == (200, {"version": 1, "clients": 2})
+    status, answer = fed.ask("POST", "/v1/aggregate", call)
+    assert (status, answer["version"], answer["clients"]) == (200, 1, 2)
+    assert fed.ask("POST", "/v1/aggregate", call) == (200, answer)
     status, weights = fed.ask("GET", "/v1/runs/toy/versions/1/weights")
     assert (status, weights) == (200, encode({name: 2 * tensor for name, tensor in update().weights.items()}))
     assert fed.ask("POST", "/v1/updates", update(client="late"))[1]["error"]["code"] == "round_closed"

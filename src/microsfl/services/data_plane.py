@@ -10,11 +10,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import urllib3
 from cachetools import LRUCache
-from pydantic import BaseModel, NonNegativeInt, PrivateAttr, ValidationError
+from pydantic import BaseModel, NonNegativeInt, PrivateAttr, StringConstraints, ValidationError
 
 from ..errors import (
     InputError,
@@ -58,7 +58,9 @@ class Prepared(BaseModel):
 
 
 class Committed(BaseModel):
-    """What a call that closes a round came to."""
+    """What a call that closes a round came to. commit_sha256: of the commit's file; servers of before do not say it."""
+
+    commit_sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
 
     _timing: Timing | None = PrivateAttr(None)
 
@@ -89,6 +91,7 @@ class PartialsAnswer(BaseModel):
 
 class AggregateAnswer(Committed):
     version: NonNegativeInt
+    clients: NonNegativeInt | None = None
 
 
 class CommitsAnswer(BaseModel):

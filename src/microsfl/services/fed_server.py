@@ -73,7 +73,11 @@ class FedServer:
         sync = self._run(text_field(call, "run"))
         self.reduces.begin()
         commit = sync.aggregate(number_field(call, "round"), clients, last)
-        return {"version": commit.version, "clients": len(commit.contributions)}
+        return {
+            "version": commit.version,
+            "clients": len(commit.contributions),
+            "commit_sha256": commit.sha256,
+        }
 
     def update(self, run: str, round_: int, client: str) -> bytes:
         """State of a client's optimizers after a round, as it uploaded it."""

@@ -83,13 +83,14 @@ class Gate:
         link = _link(scope) if self._links and scopes.Scope.DOWNLOAD in wanted else None
         token = link or token_of(Headers(scope=scope), cookies=self._cookies)
         caller = verifier.verify(token)
+        # The caller is there also for whoever notes who was refused.
+        scope.setdefault("state", {}).update(caller=caller, admits=partial(_admits, verifier, token))
         if link is not None and caller.role is not scopes.Role.LINK:
             raise Forbidden("Only a link's token may stand in an address: others would stay there for too long.")
         if not any(map(caller.may, wanted)):
             raise Forbidden(f"A {caller.role} may not {method} {path[:200]}.")
         if run is not None:
             caller.must_be_in(run)
-        scope.setdefault("state", {}).update(caller=caller, admits=partial(_admits, verifier, token))
 
     def _look_up(self, method: str, path: str) -> tuple[tuple[scopes.Scope, ...], str | None]:
         """The scopes of which one is needed, and the run in the path."""

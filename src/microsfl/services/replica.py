@@ -37,6 +37,7 @@ from .tracing import Tracing
 BINARY = "application/octet-stream"
 # Bodies in memory at a time: further requests wait in the kernel's socket buffers, not in this process.
 OPEN_BODIES = 16
+REFUSED = (401, 403, 422)
 
 Json = dict[str, Any]
 Result = TypeVar("Result")
@@ -52,7 +53,7 @@ class Replica:
     commits: (run, version) -> the commits that follow on it; it may be called from any thread.
     info: figures for the coordinator. stopwatch: measures what goes through `answer` and `call`. points: the metrics
     that it has besides those of every replica. tracing: where units are followed. endpoints: what each asks of its
-    caller. is_managed: whether the coordinator directs a run.
+    caller. is_managed: whether the coordinator directs a run. refused: how many requests were.
     """
 
     role: str
@@ -70,6 +71,7 @@ class Replica:
     tracing: Tracing | None = None
     endpoints: Endpoints = field(default_factory=lambda: BODY)
     is_managed: Callable[[str], bool] = lambda _: True
+    refused: Callable[[], int] = lambda: 0
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -122,7 +124,7 @@ class Replica:
 
     def figures(self) -> Json:
         """Of this process since it started."""
-        return {**self.info(), **self.stopwatch.figures()}
+        return {**self.info(), **self.stopwatch.figures(), "refused": self.refused()}
 
 
 def check_sender(caller: Caller, message: Message) -> None:
@@ -185,6 +187,7 @@ def create_app(replica: Replica, max_body_bytes: int, verifier: Verifier | None 
     if missing := without_scope(routes, replica.endpoints):
         raise ValueError(f"endpoints without a scope: {missing}")
     requests = Requests(lambda: routes)
+    replica.refused = lambda: requests.with_status(REFUSED)
     meter = Middleware(Meter, requests=requests)
     gate = [Middleware(Gate, verifier=verifier, endpoints=replica.endpoints, routes=lambda: routes, links=True)]
     return Starlette(

@@ -147,6 +147,7 @@ class SplitServer:
             "contributions": len(commit.contributions),
             "left_out": len(commit.left_out),
             "batches": sum(one.batches for one in commit.contributions),
+            "commit_sha256": commit.sha256,
         }
 
     def add_up(self, call: Json) -> Json:

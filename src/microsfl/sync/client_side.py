@@ -9,7 +9,7 @@ from ..core.average import average
 from ..core.server_optimizer import ServerOptimizer
 from ..core.step import Tensors, check_like
 from ..core.turns import chosen
-from ..errors import ClientNotFound, InputError, StoreCorrupt, TensorMismatch
+from ..errors import ClientNotFound, Forbidden, InputError, StoreCorrupt, TensorMismatch
 from ..store.verbs import Store
 from ..wire.messages import Update
 from ..wire.tensors import decode, encode
@@ -92,9 +92,12 @@ class ClientSync:
         """The weights of the client's update in exactly this round, in the format of a weights file.
 
         Raises:
+            Forbidden: where the run averages weights, and nobody needs another client's.
             ClientNotFound: when it is not there.
             StoreCorrupt: when it is damaged.
         """
+        if not self.rule.handed_on:
+            raise Forbidden("Clients of this run do not begin with one another's weights, so nobody gets them.")
         return encode(self._read(round_, client).weights)
 
     def aggregate(self, round_: int, clients: Collection[str], last: str | None = None) -> Commit:

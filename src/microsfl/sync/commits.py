@@ -84,6 +84,11 @@ class Commit(Record):
     def to_bytes(self) -> bytes:
         return self.model_dump_json(indent=1).encode()
 
+    @property
+    def sha256(self) -> str:
+        """Of its file."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
 
 class Chain:
     """The commits of one area of one run. Keeps what it has read: soft state that any other process can rebuild.

@@ -271,7 +271,7 @@ def _entries(header: dict[str, Any]) -> tuple[Entry, ...]:
 
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = _STRICT.decode(str(text, "utf-8"))
+        found: dict[str, Any] = _read_json(str(text, "utf-8"))
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"The header is not valid JSON: {error}.") from None
     return found
@@ -289,7 +289,7 @@ def _read_fields(metadata: Any) -> dict[str, Any]:
             f"The message is of format {metadata.get('microsfl')!r:.40}; this side reads '{VERSION}'."
         )
     try:
-        fields = _STRICT.decode(metadata["fields"])
+        fields = _read_json(metadata["fields"])
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"The message's fields are not valid JSON: {error}.") from None
     if not isinstance(fields, dict):
@@ -312,4 +312,19 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_STRICT = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is too large")
+    return number
+
+
+def _read_json(text: str) -> Any:
+    """Raises ValueError, also for what could not be written as JSON again: numbers over all bounds, half characters."""
+    found = _STRICT.decode(text)
+    if "\\u" in text:
+        _PLAIN.encode(found).encode()
+    return found
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
