@@ -65,7 +65,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 # fmt: on
 
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
-SHARED = {"", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points"}
+SHARED = {
+    "", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points", "addresses", "callers",
+    "connections", "turns",
+}  # fmt: skip
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",

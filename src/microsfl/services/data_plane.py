@@ -191,6 +191,8 @@ class DataPlane:
                 return found
             except _TryAgain as error:
                 pause_s = _pause_s(attempt, len(urls))
+                if pause_s:  # all replicas of this turn have been asked
+                    pause_s = max(pause_s, error.after_s)
                 if time.monotonic() + pause_s > deadline:
                     raise Unreachable(f"No server answered {path} within {budget_s:g} s; last: {error}.") from None
                 event("data plane call failed", path=path, attempt=attempt, error=str(error))
@@ -212,7 +214,9 @@ class DataPlane:
             error = from_wire(response.status, payload)
             if isinstance(error, StoreCorrupt) or (response.status < 500 and isinstance(error, InputError)):
                 raise error  # no other replica would say anything else
-            raise _TryAgain(f"{url}: {response.status} {error}")
+            raise _TryAgain(
+                f"{url}: {response.status} {error}", _retry_after_s(response.headers.get("retry-after", ""))
+            )
         try:
             found = answer.model_validate(payload)
         except ValidationError as invalid:
@@ -227,7 +231,17 @@ class DataPlane:
 
 
 class _TryAgain(Exception):
-    """This attempt came to nothing; another may do better."""
+    """This attempt came to nothing; another may do better, `after_s` seconds later."""
+
+    def __init__(self, problem: str, after_s: float = 0.0) -> None:
+        super().__init__(problem)
+        self.after_s = after_s
+
+
+def _retry_after_s(said: str) -> float:
+    """What a server asks for with `Retry-After`, and at random a little more; no longer than between other attempts."""
+    known = float(said[:9]) if said.isascii() and said.isdecimal() else 0.0
+    return min(known, LONGEST_PAUSE_S) * random.uniform(1.0, 1.25)
 
 
 def _pause_s(attempt: int, replicas: int) -> float:

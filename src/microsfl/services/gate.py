@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import TypeAlias
 
@@ -23,6 +23,11 @@ LONGEST_COOKIES = 8192
 # (method, path of the route) -> scopes, of which the caller needs any.
 Endpoints: TypeAlias = Mapping[tuple[str, str], tuple[scopes.Scope, ...]]
 
+
+async def _at_once(_: Scope) -> None:
+    """Nobody is held back."""
+
+
 # What a caller is where a service takes everybody: somebody who may be anyone, and do anything.
 EVERYBODY = frozenset({ANY})
 
@@ -37,6 +42,7 @@ class Gate:
         verifier: what checks tokens; None: everybody may do everything.
         routes: the app's, asked at the first request, when all are there.
         cookies: whether a browser's session counts as a token, too.
+        hold_back: awaited before a refusal for want of a valid token is said.
     """
 
     def __init__(
@@ -47,7 +53,9 @@ class Gate:
         routes: Callable[[], Iterable[BaseRoute]],
         *,
         cookies: bool = False,
+        hold_back: Callable[[Scope], Awaitable[None]] = _at_once,
     ) -> None:
+        self._hold_back = hold_back
         self._app, self._verifier, self._endpoints, self._cookies = app, verifier, endpoints, cookies
         self._get_routes = routes
         self._patterns: list[Route | Mount] | None = None
@@ -61,6 +69,7 @@ class Gate:
             except MicrosflError as error:
                 answer = await on_microsfl_error(Request(scope), error)
                 if isinstance(error, Unauthenticated):
+                    await self._hold_back(scope)
                     answer.headers["www-authenticate"] = "Bearer"
         await answer(scope, receive, send)
 
