@@ -9,6 +9,7 @@ from torch import nn
 
 from ..config import FedServerSettings
 from ..core.client_side import exchanged
+from ..core.norms import Bound
 from ..core.server_optimizer import ServerOptimizer
 from ..device import use_threads
 from ..errors import InputError
@@ -136,6 +137,7 @@ def rule_of(spec: RunSpec, parts: Mapping[str, nn.Module]) -> AverageRule:
         trained=frozenset(trained),
         handed_on=strategy.traits.client_side == "handed-on",
         seed=spec.run.seed,
+        bound=Bound(spec.limits.max_update_norm, spec.limits.on_excess == "clip"),
     )
 
 

@@ -15,6 +15,7 @@ from ..config import MB, SplitServerSettings
 from ..core import step as core
 from ..core.codec import make_optimizer
 from ..core.formats import compressed, expanded
+from ..core.norms import Bound
 from ..core.randomness import generator
 from ..core.reduce import OptimizerRule, StepRule
 from ..core.schedule import Schedule
@@ -342,4 +343,6 @@ def _rule(spec: RunSpec) -> SyncRule:
         strategy.staleness_discount,
         strategy.clip_norm,
     )
-    return SyncRule(strategy.commit_batches, strategy.traits.turns, strategy.max_staleness, strategy.unit, step)
+    bound = Bound(spec.limits.max_norm, spec.limits.on_excess == "clip")
+    turns, unit = strategy.traits.turns, strategy.unit
+    return SyncRule(strategy.commit_batches, turns, strategy.max_staleness, unit, step, bound)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from ..core.average import average
+from ..core.norms import Bound, difference, moved
 from ..core.server_optimizer import ServerOptimizer
 from ..core.step import Tensors, check_like
 from ..core.turns import chosen
@@ -14,7 +15,7 @@ from ..store.verbs import Store
 from ..wire.messages import Update
 from ..wire.tensors import decode, encode
 from . import keys
-from .commits import Chain, Commit, LeftOut, Taken
+from .commits import Chain, Commit, File, LeftOut, Taken
 from .convergence import check_next
 from .seals import check_open, seal
 
@@ -25,7 +26,7 @@ class AverageRule:
 
     average, trim: see `core.average`. optimizer: steps on the average; `trained` names the weights that it steps, the
     others take the average. handed_on: nothing is averaged, the update of who trained last is the version; `seed`
-    draws the order in which clients take turns.
+    draws the order in which clients take turns. bound: of the difference to the weights that the round began with.
     """
 
     average: str = "mean"
@@ -34,6 +35,7 @@ class AverageRule:
     trained: frozenset[str] = frozenset()
     handed_on: bool = False
     seed: int = 0
+    bound: Bound = field(default_factory=Bound)
 
 
 class ClientSync:
@@ -49,6 +51,7 @@ class ClientSync:
         self.initial = initial
         self.rule = rule
         self.chain = Chain(store, run, keys.CLIENT)
+        self._began: tuple[File, Tensors] | None = None  # the weights that the open round began with
 
     def initialize(self) -> Commit:
         """Create version 0 from the initial weights unless it exists; the version 0 that there is then."""
@@ -69,12 +72,28 @@ class ClientSync:
 
         Raises:
             TensorMismatch: when the tensors are not those that clients exchange in this run.
+            OverNorm: when the update is longer than the run's bound.
             RoundClosed, RoundNotFound: when the round is not open.
         """
         self._check(update.weights)
         self.chain.check_round(update.round)
+        update = self._bounded(update)
         self.store.create(keys.update(self.run, update.round, update.client), update.pack(hashed=True))
         check_open(self.store, self.run, update.round)
+
+    def _bounded(self, update: Update) -> Update:
+        """The update as it is stored: with its norm, and clipped where the rule says so."""
+        began = self._weights_of(self.chain.known())
+        change, norm = self.rule.bound.applied(difference(update.weights, began), "update")
+        bound = self.rule.bound
+        is_clipped = bound.largest and norm > bound.largest
+        weights = moved(began, change, update.weights) if is_clipped else update.weights
+        return update.model_copy(update={"norm": norm, "weights": weights})
+
+    def _weights_of(self, commit: Commit) -> Tensors:
+        if self._began is None or self._began[0] != commit.weights:
+            self._began = commit.weights, decode(self.chain.read(commit.weights)).tensors
+        return self._began[1]
 
     def optimizer(self, round_: int, client: str) -> bytes:
         """The client's newest update that was averaged in, up to round `round_`, without its weights.
@@ -135,7 +154,8 @@ class ClientSync:
             """One at a time: all of them together may not fit into memory."""
             for client in clients:
                 update = self._read(round_, client)
-                taken.append(Taken(client=client, unit=0, batches=1, samples=update.samples, version=head.version))
+                counts = {"batches": 1, "samples": update.samples, "version": head.version}
+                taken.append(Taken(client=client, unit=0, norm=update.norm, **counts))
                 yield update
 
         last = last or chosen(self.rule.seed, round_, clients, len(clients), turns=True)[-1]
