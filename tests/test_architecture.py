@@ -75,7 +75,7 @@ PROCESSES: dict[str, set[str]] = {
         "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
         "at_hand", "overview", "streams", "for_people", "shown", "resolver", "errand", "origin",
     },
-    "split-server": {"split_server", "split_caches", "split_points"},
+    "split-server": {"split_server", "split_caches", "split_points", "plausible", "split_rule"},
     "fed-server": {"fed_server"},
 }  # fmt: skip
 

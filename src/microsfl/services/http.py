@@ -36,9 +36,12 @@ BODY_S = 60.0
 # A body comes at 16 kB/s or more, after some seconds in which it need not.
 FIRST_BODY_S = 10.0
 LEAST_BYTES_PER_S = 16_000
+PEEKED_BYTES = 65_536
 JSON_LIMIT_BYTES = 1_000_000
 MANY_FILES = 65_536
 
+# The beginning of a body, at least `PEEKED_BYTES` -> the most that it may have.
+Peek = Callable[[bytearray], int]
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
@@ -77,8 +80,8 @@ exception_handlers: dict[Any, Handler] = {
 }
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytearray:
-    """The request's body.
+async def read_body(request: Request, limit_bytes: int, peek: Peek | None = None) -> bytearray:
+    """The request's body. peek: tells from the beginning of a large one how large it may be.
 
     Raises:
         MessageTooLarge: as soon as more than `limit_bytes` are declared or have come; the rest is not read.
@@ -88,7 +91,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytearray:
     body = bytearray()
     try:
         async with asyncio.timeout(FIRST_BODY_S) as deadline:
-            return await _read(request, limit_bytes, body, deadline)
+            return await _read(request, limit_bytes, body, deadline, peek)
     except TimeoutError:
         raise MessageTooSlow(
             f"Of the body, {len(body)} bytes came in time: it takes {LEAST_BYTES_PER_S} a second after the first "
@@ -96,13 +99,17 @@ async def read_body(request: Request, limit_bytes: int) -> bytearray:
         ) from None
 
 
-async def _read(request: Request, limit_bytes: int, body: bytearray, deadline: asyncio.Timeout) -> bytearray:
+async def _read(
+    request: Request, limit_bytes: int, body: bytearray, deadline: asyncio.Timeout, peek: Peek | None
+) -> bytearray:
     declared = request.headers.get("content-length", "0")
     began = asyncio.get_running_loop().time()
     if not declared.isdigit() or int(declared) > limit_bytes:
         raise MessageTooLarge(f"The body is {declared} bytes; this server takes at most {limit_bytes}.")
     async for chunk in request.stream():
         body += chunk
+        if peek is not None and len(body) > PEEKED_BYTES:
+            limit_bytes, peek = min(limit_bytes, peek(body)), None
         if len(body) > limit_bytes:
             raise MessageTooLarge(f"The body is over {limit_bytes} bytes, the most that this server takes.")
         deadline.reschedule(began + min(BODY_S, FIRST_BODY_S + len(body) / LEAST_BYTES_PER_S))

@@ -25,7 +25,7 @@ from ..telemetry.exposition import Point
 from ..trust.scopes import Scope
 from ..trust.tokens import Caller, Verifier
 from ..wire.messages import Message
-from ..wire.tensors import Buffer
+from ..wire.tensors import Buffer, fields_of
 from ..wire.timing import HEADER, Timing
 from .callers import Admission, Bounds, Callers, check_there, line_of
 from .gate import Endpoints, Gate, caller_of, without_scope
@@ -56,7 +56,8 @@ class Replica:
     commits: (run, version) -> the commits that follow on it; it may be called from any thread.
     info: figures for the coordinator. stopwatch: measures what goes through `answer` and `call`. points: the metrics
     that it has besides those of every replica. tracing: where units are followed. endpoints: what each asks of its
-    caller. is_managed: whether the coordinator directs a run.
+    caller. is_managed: whether the coordinator directs a run. largest: bytes that a message of a run
+    has at most, where that is known; it may be called from any thread.
     """
 
     role: str
@@ -74,6 +75,7 @@ class Replica:
     tracing: Tracing | None = None
     endpoints: Endpoints = field(default_factory=lambda: BODY)
     is_managed: Callable[[str], bool] = lambda _: True
+    largest: Callable[[str], int | None] = lambda _: None
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
 
     @cached_property
@@ -148,13 +150,18 @@ def create_app(
     """
     places, callers, run = Places(OPEN_BODIES, OPEN_BODIES // 2), Callers(bounds or Bounds()), replica.turns.run
 
+    def peek(body: bytearray) -> int:
+        said = fields_of(body)
+        largest = replica.largest(str(said.get("run"))) if said else None
+        return max_body_bytes if largest is None else largest
+
     def message_route(path: str) -> Route:
         async def endpoint(request: Request) -> Response:
             asked, line = replica.stopwatch.clock(), line_of(request.scope)
             async with places.of(line):
                 waited_s = replica.stopwatch.clock() - asked
                 check_there(request.scope)
-                body = await read_body(request, max_body_bytes)
+                body = await read_body(request, max_body_bytes, peek)
                 since = replica.stopwatch.clock() - waited_s  # while the body came, it was still on the wire
                 parent = None if replica.tracing is None else request.headers.get(traces.HEADER)
                 caller = None if verifier is None else caller_of(request)

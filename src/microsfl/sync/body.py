@@ -107,11 +107,7 @@ class BodySync:
         return known if known is not None else self._keep((self.run, version), self._load(self.chain.get(version)))
 
     def state_for(self, unit: UnitKey, version: int) -> tuple[StateKey, BodyState]:
-        """What a unit is computed with, and its key in the cache, where it may or may not be.
-
-        Raises:
-            VersionNotFound, StoreCorrupt.
-        """
+        """What a unit is computed with, and its key in the cache, where it may or may not be. Raises as `state`."""
         return (unit.run, version), self.state(version)
 
     def version_for(self, unit: UnitKey, version: int | None, at_least: int) -> int:

@@ -10,7 +10,7 @@ from ..core.norms import Bound, difference, moved
 from ..core.server_optimizer import ServerOptimizer
 from ..core.step import Tensors, check_like
 from ..core.turns import chosen
-from ..errors import ClientNotFound, InputError, StoreCorrupt, TensorMismatch
+from ..errors import ClientNotFound, InputError, OverQuota, StoreCorrupt, TensorMismatch
 from ..store.verbs import Store
 from ..wire.messages import Update
 from ..wire.tensors import decode, encode
@@ -18,6 +18,10 @@ from . import keys
 from .commits import Chain, Commit, File, LeftOut, Taken
 from .convergence import check_next
 from .seals import check_open, seal
+
+# What an optimizer keeps of a weight: torch's keep three tensors of its size at most.
+OPTIMIZER_TENSORS = 4
+OPTIMIZER_SLACK_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class ClientSync:
             OverNorm: when the update is longer than the run's bound.
             RoundClosed, RoundNotFound: when the round is not open.
         """
-        self._check(update.weights)
+        self._check(update)
         self.chain.check_round(update.round)
         update = self._bounded(update)
         self.store.create(keys.update(self.run, update.round, update.client), update.pack(hashed=True))
@@ -217,9 +221,14 @@ class ClientSync:
             raise StoreCorrupt(f"'{path}' is the update of client '{update.client}' in round {update.round}.")
         return update
 
-    def _check(self, weights: Tensors) -> None:
+    def _check(self, update: Update) -> None:
+        weights = update.weights
         if weights.keys() != self.initial.keys():
             odd = sorted(weights.keys() ^ self.initial.keys())
             raise TensorMismatch(f"The update's tensors are not those of this run; they differ in {odd[:8]}.")
         for name, tensor in weights.items():
             check_like(tensor, self.initial[name], f"weight '{name}'")
+        size = sum(tensor.nbytes for tensor in update.optimizer.values())
+        most = OPTIMIZER_SLACK_BYTES + OPTIMIZER_TENSORS * sum(tensor.nbytes for tensor in weights.values())
+        if size > most or len(update.scalars) > OPTIMIZER_SLACK_BYTES // 8:
+            raise OverQuota(f"The optimizers' state has {size} bytes; beside these weights it has at most {most}.")
