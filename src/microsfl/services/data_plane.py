@@ -6,6 +6,7 @@ Every endpoint called here is idempotent, so that a request may be sent again, t
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from ..spec import RunSpec
 from ..telemetry.histogram import REDUCE_BOUNDS, Histogram
 from ..trust.tokens import Audience
 from ..wire.timing import HEADER, Timing, read_timing
+from .api import OutlierJson
 from .shown import CommitJson
 from .spent import spent_there
 
@@ -50,6 +52,7 @@ class Prepared(BaseModel):
 class Committed(BaseModel):
     """What a call that closes a round came to."""
 
+    outliers: list[OutlierJson] = []
     _timing: Timing | None = PrivateAttr(None)
 
     @property
@@ -92,12 +95,16 @@ Answer = TypeVar("Answer", bound=BaseModel)
 def reduced_row(answer: ReduceAnswer) -> Row:
     """The columns of the round that it brings."""
     counts = answer.model_dump(include={"contributions", "left_out", "batches"})
-    return {**counts, "reduce_spent": spent_there("split", answer.timing)}
+    return {**counts, "reduce_spent": spent_there("split", answer.timing), "body_outliers": _outliers(answer)}
 
 
 def aggregated_row(answer: AggregateAnswer) -> Row:
     """The columns of the round that it brings."""
-    return {"aggregate_spent": spent_there("fed", answer.timing)}
+    return {"aggregate_spent": spent_there("fed", answer.timing), "client_outliers": _outliers(answer)}
+
+
+def _outliers(answer: Committed) -> str | None:
+    return json.dumps([one.model_dump() for one in answer.outliers]) if answer.outliers else None
 
 
 class DataPlane:

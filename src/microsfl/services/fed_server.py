@@ -25,7 +25,7 @@ from ..telemetry.exposition import Point
 from ..trust.tokens import Audience
 from ..wire.messages import Stored, Update
 from ..zoo.parts import build_parts, client_side, load_front
-from .reduces import Reduces
+from .reduces import Reduces, told
 from .replica import Json, Replica, number_field, text_field
 from .replica_endpoints import CLIENT_SIDE
 from .replica_points import sync_points
@@ -74,7 +74,8 @@ class FedServer:
         sync = self._run(text_field(call, "run"))
         self.reduces.begin()
         commit = sync.aggregate(number_field(call, "round"), clients, last)
-        return {"version": commit.version, "clients": len(commit.contributions)}
+        found = told(sync.run, keys.CLIENT, sync.chain, commit)
+        return {"version": commit.version, "clients": len(commit.contributions), "outliers": found}
 
     def update(self, run: str, round_: int, client: str) -> bytes:
         """State of a client's optimizers after a round, as it uploaded it."""

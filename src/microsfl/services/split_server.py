@@ -35,7 +35,7 @@ from ..trust.tokens import Audience
 from ..wire.messages import Activations, Backward, Forward, Gradients, Outputs, Predict, Step, Tensors, UnitMessage
 from ..zoo.parts import build_parts
 from .plausible import Plausible
-from .reduces import Reduces
+from .reduces import Reduces, told
 from .replica import Json, Replica, number_field, text_field
 from .split_caches import Graphs, Held, Versions, WriteBehind
 from .split_points import points
@@ -147,6 +147,7 @@ class SplitServer:
             "contributions": len(commit.contributions),
             "left_out": len(commit.left_out),
             "batches": sum(one.batches for one in commit.contributions),
+            "outliers": told(run.spec.run.name, keys.BODY, run.sync.chain, commit),
         }
 
     def add_up(self, call: Json) -> Json:
