@@ -53,14 +53,16 @@ class ReadyServer(http.Server):
 
 
 @contextlib.contextmanager
-def inside(spec: RunSpec, bounds: Bounds | None = None, **limits: int) -> Iterator[Inside]:
+def inside(
+    spec: RunSpec, bounds: Bounds | None = None, max_body_bytes: int = 200_000, **limits: int
+) -> Iterator[Inside]:
     """The server with a run. limits: of `Connections`."""
     store = open_store("memory://")
     replica = split_server.create_replica(SplitServerSettings(store_url="memory://", allow_models=ALLOWED), store)
     replica.calls["/v1/runs"]({"spec": spec.model_dump(mode="json")})
     sock = http.listen(ServerSettings())
     live = Inside(sock.getsockname()[1], store)
-    app: Starlette = create_app(replica, 200_000, None, bounds)
+    app: Starlette = create_app(replica, max_body_bytes, None, bounds)
 
     async def large(_: Request) -> Response:
         return _Watched(bytes(50_000_000), live.abandoned)
