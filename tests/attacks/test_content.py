@@ -232,6 +232,13 @@ def test_the_bound_is_of_the_mean_over_the_batches() -> None:
     assert norm(Bound(1.0, clips=True).applied(gradient, "gradient", over=3)[0].values()) == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize("size", [1, 7, 16_384, 16_385, 1_000_000])
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e25, 3e38])
+def test_a_norm_is_that_of_float64(size: int, scale: float) -> None:
+    tensor = torch.linspace(0.1, 1.0, size) * scale
+    assert norm([tensor]) == pytest.approx(float(tensor.double().square().sum().sqrt()), rel=2e-5)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_named(value: float) -> None:
     with pytest.raises(NotFinite, match="'bad'"):

@@ -15,6 +15,9 @@ Tensors = dict[str, Tensor]
 
 # Above this, squares are no float32 numbers any more, and an optimizer that squares gradients, as Adam does, is lost.
 LARGEST = 1e18
+# Below this, squares are hardly float32 numbers.
+SMALLEST = 1e-15
+ROW = 16_384
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,24 @@ class Bound:
 
 
 def norm(tensors: Iterable[Tensor]) -> float:
-    """L2 norm of all floating-point tensors together, in float64, which float32 numbers cannot overflow."""
-    norms = [
-        float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64))
-        for tensor in tensors
-        if tensor.dtype.is_floating_point
-    ]
-    return math.hypot(*norms)
+    """L2 norm of all floating-point tensors together; infinite or NaN only where a value is."""
+    return math.hypot(*(_norm(tensor.detach()) for tensor in tensors if tensor.dtype.is_floating_point))
+
+
+def _norm(tensor: Tensor) -> float:
+    # In float32 it takes a fraction of the time, and is right to five digits: of rows that are not too long, and unless
+    # squares overflow or vanish.
+    if tensor.dtype == torch.float32:
+        rest, found = tensor, 0.0
+        if tensor.numel() > ROW:
+            flat = tensor.flatten()
+            rest = flat[len(flat) // ROW * ROW :]
+            rows = torch.linalg.vector_norm(flat[: len(flat) - len(rest)].view(-1, ROW), dim=1)
+            found = float(torch.linalg.vector_norm(rows, dtype=torch.float64))
+        found = math.hypot(found, float(torch.linalg.vector_norm(rest)))
+        if SMALLEST < found < math.inf:
+            return found
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
 def difference(new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> Tensors:
