@@ -148,8 +148,8 @@ message names what is wrong and, where it can, what would be right. Over HTTP ea
 
 microsfl's own client turns that back into the same class. On the command line the message stands on one line of
 standard error, without a traceback, and the exit code is the one in the table: 2 when the input is wrong, 1 when the
-surroundings failed. A status of 4xx means that sending the same request again does not help, but for 429; a client tries
-again after that and after a 5xx, on the next server in turn, and not before the time that `Retry-After` names.
+surroundings failed. A status of 4xx means that sending the same request again does not help, but for 429; a client
+tries again after that and after a 5xx, on the next server in turn, and not before the time that `Retry-After` names.
 
 {table}
 
@@ -229,7 +229,8 @@ SETTINGS = """\
 
 A **run** has a specification that never changes after the run was created. Its tables `run`, `data`, `model`,
 `strategy`, `privacy`, `wire` and `limits` say what is computed; `servers`, `store` and `records` say where
-`microsfl run` does it. A **process** has settings of its own, such as the port it listens on; they hold for every run that it serves.
+`microsfl run` does it. A **process** has settings of its own, such as the port it listens on; they hold for every run
+that it serves.
 
 ## Settings of a run
 
