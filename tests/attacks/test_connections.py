@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import urllib3
 
 from microsfl.services import connections, http
+from microsfl.services.connections import Connections
 from microsfl.services.http import allow_connections
 from microsfl.wire.messages import Step
 from tests.attacks.inside import Inside, inside
@@ -73,6 +76,21 @@ def test_thousands_of_connections_of_one_address_leave_others_served(live: Live,
     assert open_files < MANY / 2
     new = contents(tmp_path).keys() - before.keys()
     assert [name.rpartition("/")[0] for name in new] == ["runs/toy/rounds/0/gradients/one"]
+
+
+@pytest.mark.slow
+def test_ten_thousand_connections_leave_others_served(tmp_path: Path) -> None:
+    """With the limits as they are."""
+    allow_connections()
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 10_500:
+        pytest.skip("this process may not open 10,000 connections")
+    with split_server(tmp_path, "--log-level", "error") as live:
+        live.prepare(spec_of(model={"u_shaped": False}).model_dump(mode="json"))
+        with opened(live.port, 10_000, b"GET /v1/he"):
+            open_files = len(list(Path(f"/proc/{live.pid}/fd").iterdir()))
+            answers = [urllib3.request("POST", f"{live.url}/v1/step", body=STEP, retries=False) for _ in range(3)]
+        assert [answer.status for answer in answers] == [200] * 3
+        assert open_files < 2048 + 100
 
 
 def test_those_that_are_let_go_are_the_ones_idle_longest(live: Live) -> None:
@@ -156,3 +174,67 @@ def test_who_does_not_read_its_answer_is_let_go(quick: Inside) -> None:
         one.connect(("127.0.0.1", quick.port))
         one.sendall(b"GET /v1/large HTTP/1.1\r\nhost: x\r\n\r\n")
         assert quick.abandoned.wait(20)
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.is_aborted = False
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+class Fake:
+    """What `Connections` needs of a connection."""
+
+    def __init__(self, owner: str, *, is_idle: bool = True) -> None:
+        self.owner, self.is_idle, self.transport = owner, is_idle, Transport()
+
+
+def admitted(them: Connections, owner: str, *, is_idle: bool = True) -> Any:
+    one: Any = Fake(owner, is_idle=is_idle)
+    assert them.admit(one)
+    if not is_idle:
+        them.busy(one)
+    return one
+
+
+def test_an_owner_loses_its_own_connections_and_no_one_else_s() -> None:
+    them = Connections(most=10, each=3)
+    other = admitted(them, "other")
+    first, *rest = [admitted(them, "flood") for _ in range(5)]
+    assert [one.transport.is_aborted for one in (first, *rest, other)] == [True, True, False, False, False, False]
+    assert them.count == 4
+
+
+def test_an_owner_whose_connections_are_all_busy_gets_no_more() -> None:
+    them = Connections(most=10, each=2)
+    busy = [admitted(them, "flood", is_idle=False) for _ in range(2)]
+    late: Any = Fake("flood")
+    assert not them.admit(late)
+    assert not any(one.transport.is_aborted for one in busy)
+    assert them.admit(Fake("other"))  # type: ignore[arg-type]
+
+
+def test_an_identity_has_its_connections_wherever_they_come_from() -> None:
+    them = Connections(most=10, each=2)
+    mine = [admitted(them, f"at {number}") for number in range(4)]
+    for one in mine:
+        them.busy(one)
+        them.move(one, "me")
+        them.idle(one)
+    assert [one.transport.is_aborted for one in mine] == [True, True, False, False]
+    stranger = admitted(them, "at 3")
+    assert not stranger.transport.is_aborted
+    for one in (*mine, stranger):
+        them.gone(one)
+    assert them.count == 0
+
+
+def test_where_there_is_no_room_at_all_whoever_has_the_most_makes_some() -> None:
+    them = Connections(most=6, each=5)
+    flood = [admitted(them, "flood", is_idle=False) for _ in range(5)]
+    admitted(them, "a")
+    assert not admitted(them, "b").transport.is_aborted
+    assert [one.transport.is_aborted for one in flood] == [True, False, False, False, False]
+    assert them.count == 6

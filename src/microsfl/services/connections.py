@@ -46,7 +46,7 @@ class Connections:
         return True
 
     def move(self, one: Connection, owner: str) -> None:
-        """The connection is another one's than was known so far."""
+        """The connection, with a request under way, is another one's than was known so far."""
         if not self._remove(one):
             return
         one.owner = owner
