@@ -215,9 +215,10 @@ def test_a_path_in_a_url_is_refused(split: Live) -> None:
         assert split.ask("GET", f"/v1/runs/toy/versions/{version}/weights")[0] in {400, 404}
 
 
-def test_an_activation_s_name_is_any_text(split: Live) -> None:
+def test_an_activation_that_the_front_does_not_make_is_refused(split: Live) -> None:
     """int() does not take every character that isdigit() does."""
-    assert split.ask("POST", "/v1/forward", forward(activations={"²": ONES}, needs_grad=("²",)))[0] == 200
+    status, answer = split.ask("POST", "/v1/forward", forward(activations={"²": ONES}, needs_grad=("²",)))
+    assert (status, answer["error"]["code"]) == (422, "tensor_mismatch")
 
 
 def test_a_body_that_only_claims_to_be_large_is_refused_at_once(split: Live) -> None:

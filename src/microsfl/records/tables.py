@@ -102,6 +102,9 @@ rounds = Table(
     # What the servers took for its sync: JSON objects of seconds and counts by name (services/spent.py).
     Column("reduce_spent", Text),
     Column("aggregate_spent", Text),
+    # Clients whose contributions or updates were outliers: JSON lists of {client, norm, median, score}.
+    Column("body_outliers", Text),
+    Column("client_outliers", Text),
     Column("absent", Text),  # clients that the round went on without: a JSON list of {client, phase, reason}
 )
 

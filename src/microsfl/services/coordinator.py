@@ -44,6 +44,8 @@ from .api import (
     task_json,
 )
 from .at_hand import RESPONSES, AtHand, InPath, at_hand, director_of
+from .callers import Admission, Bounds, Callers
+from .connections import connections_of
 from .coordinator_endpoints import ENDPOINTS
 from .coordinator_points import points
 from .data_plane import DataPlane
@@ -76,11 +78,12 @@ def create_app(
     patience_s: float = PATIENCE_S,
     resolver: Resolver | None = None,
     identities: Identities | None = None,
+    bounds: Bounds | None = None,
 ) -> FastAPI:
     """The coordinator as an ASGI app; `app.state.director.stop` answers the open long polls.
 
     `patience_s` is how long it goes on trying to write to a database that is away; `resolver` checks what is filled in;
-    `identities` are those who may take part: without, everybody may do everything.
+    `identities` are those who may take part: without, everybody may do everything. `bounds` are those of requests.
 
     Raises:
         StoreCorrupt, StoreUnavailable: when the records cannot be read.
@@ -93,6 +96,7 @@ def create_app(
     handlers: dict[Any, Any] = {**http.exception_handlers, RequestValidationError: on_invalid_request}
     requests, refusals = Requests(lambda: app.routes), Refusals(records.trail, clock)
     refusals.also(started(clock(), identities))
+    callers = Callers(bounds or Bounds.of(CoordinatorSettings()))
     app = FastAPI(
         routes=[metrics_route(lambda: (*points(director, records, plane), *requests.points()))],
         title="microsfl coordinator",
@@ -105,10 +109,7 @@ def create_app(
     app.state.director = director
     app.state.at_hand = AtHand(director, plane, View(director, clock()), resolver or Resolver(), refusals, identities)
     app.add_middleware(Shortcut, routes=quick.routes, handlers=handlers)
-    if identities is not None:
-        app.add_middleware(
-            Gate, verifier=identities.verifier, endpoints=ENDPOINTS, routes=lambda: app.routes, cookies=True
-        )
+    _add_gate(app, identities, callers)
     app.add_middleware(SameOrigin)
     app.add_middleware(Watch, refusals=refusals, requests=requests)
     app.add_middleware(Meter, requests=requests)  # around all of them
@@ -140,6 +141,19 @@ def started(at: float, identities: Identities | None) -> Entry:
     return Entry(at, ROLE, "coordinator started", ROLE, {"version": __version__, "keys": keys})
 
 
+def _add_gate(app: FastAPI, identities: Identities | None, callers: Callers) -> None:
+    app.add_middleware(Admission, callers=callers)
+    if identities is not None:
+        app.add_middleware(
+            Gate,
+            verifier=identities.verifier,
+            endpoints=ENDPOINTS,
+            routes=lambda: app.routes,
+            cookies=True,
+            hold_back=callers.hold_back,
+        )
+
+
 def main(settings: CoordinatorSettings) -> None:
     """Run the coordinator until it is told to end. A database that is not up yet is waited for.
 
@@ -156,8 +170,11 @@ def main(settings: CoordinatorSettings) -> None:
         living = federation_of(settings, sock.getsockname()[1])
         identities = None if living is None else Identities(records, living)
         resolver = Resolver(settings.allow_models, settings.allow_datasets)
-        app = create_app(records, data_plane=plane, resolver=resolver, identities=identities)
-        http.serve(app, sock, role=ROLE, on_stop=app.state.director.stop, inbound=inbound)
+        app = create_app(
+            records, data_plane=plane, resolver=resolver, identities=identities, bounds=Bounds.of(settings)
+        )
+        stop, open_ones = app.state.director.stop, connections_of(settings)
+        http.serve(app, sock, open_ones, role=ROLE, on_stop=stop, inbound=inbound)
     finally:
         records.close()
 
