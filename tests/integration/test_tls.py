@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import pytest
 
@@ -18,26 +18,27 @@ from microsfl.trust.authority import Authority
 from microsfl.trust.credential import Credential
 from microsfl.trust.scopes import Role
 from microsfl.zoo.deal import client_ids
-from tests.integration.launched import run
+from tests.integration.launched import DEADLINE_S, Finished, command, run, until
 from tests.integration.test_remote_body import ADAM, trains_as_here
 from tests.service.test_roles import Process, role
 
-ASKED = ("--set", "run.name=locked", "--set", "run.rounds=2", "--set", "data.clients=3", "--json")
-SPLIT, FED = "split-server", "fed-server"
+ASKED = ("--set", "run.rounds=2", "--set", "data.clients=3", "--json")
+SERVERS = {"split-server": "split-server", "spare": "split-server", "fed-server": "fed-server"}  # name -> role
 
 
 class Locked:
-    """A coordinator, a split server, a fed server and three clients in one process; all of them know each other by
+    """A coordinator, two split servers, a fed server and three clients in one process; all of them know each other by
     certificates and credentials, and nobody else."""
 
     def __init__(self, folder: Path, open_until: ExitStack) -> None:
         self.folder, self.open_until = folder, open_until
+        self.servers: dict[str, Process] = {}
         self.authority = Authority.in_folder(folder / "pki")
         self.ca = str(folder / "pki" / "ca.pem")
         self.local = LocalFederation("locked")
         open_until.callback(self.local.close)
-        self.local.add(SPLIT, Role.SPLIT_SERVER)
-        self.local.add(FED, Role.FED_SERVER)
+        for name, kind in SERVERS.items():
+            self.local.add(name, Role(kind))
         self.local.add("clients", Role.CLIENT, client_ids(3))
         records = f"sqlite:///{folder}/records.db"
         where = ("--records-url", records, "--federation", str(self.local.write()), "--tls-ca", self.ca)
@@ -45,9 +46,10 @@ class Locked:
         assert self.coordinator.address is not None
         self.url = self.coordinator.address
         self.local.begin(self.url)
-        for name, place in ((SPLIT, "body"), (FED, "client")):
+        for name, kind in SERVERS.items():
+            place = "client" if kind == "fed-server" else "body"
             where = ("--id", name, "--store-url", f"file://{folder}/{place}")
-            self._start(name, name, *where, *self._server(name), *self._as(name))
+            self.servers[name] = self._start(name, kind, *where, *self._server(name), *self._as(name))
         self._start("clients", "client", "--ids", ",".join(client_ids(3)), *self._as("clients"), *self.shown("clients"))
 
     def shown(self, name: str) -> tuple[str, ...]:
@@ -81,15 +83,23 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
         yield Locked(tmp_path_factory.mktemp("locked"), open_until)
 
 
-def test_law_2_with_tls_and_authentication(locked: Locked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = run(tmp_path / "plain", *ASKED)
-    assert plain.process.returncode == 0, plain.process.stderr
-    monkeypatch.setenv("MICROSFL_CREDENTIAL", locked.credential(OPERATOR))
-    done = run(tmp_path / "run", *ASKED, "--coordinator", locked.url, *locked.shown("operator"))
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The same run on this machine, as anybody starts one."""
+    done = run(tmp_path_factory.mktemp("plain") / "run", *ASKED)
     assert done.process.returncode == 0, done.process.stderr
-    assert done.summary["weights_sha256"] == plain.summary["weights_sha256"]
-    assert done.summary["accuracy"] == plain.summary["accuracy"]
-    assert [address.partition("://")[0] for address in said(locked)] == ["https"] * 3
+    return done
+
+
+def test_law_2_with_tls_and_authentication(
+    locked: Locked, plain: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MICROSFL_CREDENTIAL", locked.credential(OPERATOR))
+    asked = (*ASKED, "--set", "run.name=locked", "--coordinator", locked.url, *locked.shown("operator"))
+    done = run(tmp_path / "run", *asked)
+    assert done.process.returncode == 0, done.process.stderr
+    assert_same(done, plain)
+    assert {str(one.address).partition("://")[0] for one in locked.servers.values()} == {"https"}
 
 
 def test_law_1_with_tls_and_authentication(locked: Locked, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,8 +116,23 @@ def test_law_1_with_tls_and_authentication(locked: Locked, monkeypatch: pytest.M
     trains_as_here(microsfl.RemoteBody("unmanaged", locked.url, credential=credential), spec)
 
 
-def said(locked: Locked) -> list[str]:
-    """Where each server says that it listens."""
-    logs = [locked.folder / name / f"{name}.log" for name in ("coordinator", SPLIT, FED)]
-    lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
-    return [line["address"] for line in lines if line["event"] == "ready"]
+def test_law_3_with_tls_and_authentication(
+    locked: Locked, plain: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL of a split server while the first round trains."""
+    monkeypatch.setenv("MICROSFL_CREDENTIAL", locked.credential(OPERATOR))
+    asked = (*ASKED, "--set", "run.name=killed", "--coordinator", locked.url, *locked.shown("operator"))
+    with Popen(command(tmp_path / "run", *asked), stdout=PIPE, stderr=PIPE, text=True) as process:
+        try:
+            until(lambda: '"run": "killed", "state": "running"' in locked.coordinator.log.read_text(), "it trains")
+            locked.servers["spare"].child.kill()
+            _, errors = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()
+    assert process.returncode == 0, errors
+    assert_same(Finished(tmp_path / "run", None), plain)  # type: ignore[arg-type]
+
+
+def assert_same(one: Finished, other: Finished) -> None:
+    for name in ("weights_sha256", "accuracy"):
+        assert one.summary[name] == other.summary[name]

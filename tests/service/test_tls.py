@@ -22,6 +22,7 @@ from microsfl.client.connections import Connections
 from microsfl.client.http import Http
 from microsfl.errors import Unreachable, UnsafeConnection
 from microsfl.trust.authority import Authority
+from microsfl.trust.credential import Credential
 from microsfl.trust.tls import Inbound, Outbound
 from tests.integration.launched import until
 from tests.service.control_plane import served
@@ -256,6 +257,29 @@ def test_the_metrics_of_a_client_go_over_tls(mutual: Process, pki: Pki, tmp_path
         assert url.startswith("https://127.0.0.1:")
         with pytest.raises((UnsafeConnection, OSError)):
             Connections(Outbound(pki.ca)).request("GET", url, None, {}, connect_s=5, read_s=5)
+
+
+def test_a_credential_brings_its_ca_along(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who makes a federation or enrols names the CA, and nobody has to any more after that."""
+    made, mine = tmp_path / "operator.json", tmp_path / "mine.json"
+
+    def says(*arguments: str, credential: Path = made, exits: int = 0) -> str:
+        assert _exit_code([*arguments, "--credential", str(credential)], None) == exits
+        told = capsys.readouterr()
+        return told.err if exits else told.out
+
+    says("admin", "init", str(tmp_path / "federation"), "--tls-ca", pki.ca)
+    with role(tmp_path, *coordinator(tmp_path, "--federation", f"{tmp_path}/federation", *pki.listening())) as process:
+        at = ("--coordinator", str(process.address))
+        invited = json.loads(says("admin", "invite", "me", "--role=viewer", "--json", *at))
+        monkeypatch.setenv("MICROSFL_TOKEN", invited["token"])
+        assert "not trusted here" in says("enrol", *at, credential=mine, exits=2)
+        says("enrol", *at, "--tls-ca", pki.ca, credential=mine)
+        assert "new secret" in says("rotate", *at, credential=mine)
+        assert json.loads(says("runs", "--json", *at, credential=mine))["runs"] == []
+    assert Credential.read(mine).tls_ca == Credential.read(made).tls_ca == Path(pki.ca).read_text()
 
 
 def test_a_client_that_is_not_let_in_ends_at_once(mutual: Process, other: Pki) -> None:

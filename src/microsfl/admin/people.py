@@ -12,7 +12,6 @@ from ..client.entitled import Ways, asking
 from ..client.http import Http, Way, json_object
 from ..trust.credential import Credential
 from ..trust.ticket import Ticket
-from ..trust.tls import here
 from ..trust.tokens import Audience
 from .folder import free
 
@@ -65,7 +64,7 @@ class People:
 
 
 def enrol(coordinator: str, token: str, path: Path) -> Credential:
-    """Use up an invitation; the credential, which is then in that file.
+    """Use up an invitation; the credential, which is then in that file, with the CA that this process trusts.
 
     Raises:
         InvalidSetting, StoreNotWritable: when it could not be kept there; then the invitation is as it was.
@@ -73,8 +72,10 @@ def enrol(coordinator: str, token: str, path: Path) -> Credential:
         Unreachable: when no coordinator answers.
     """
     free(path)
-    given = _post(Http(0.0, PATIENCE_S), coordinator, "/api/enrolments", {"token": token})
-    credential = Credential(coordinator, str(given["id"]), str(given["secret"]), here().authorities())
+    http = Http(0.0, PATIENCE_S)
+    given = _post(http, coordinator, "/api/enrolments", {"token": token})
+    authorities = http.connections.outbound.authorities()
+    credential = Credential(coordinator, str(given["id"]), str(given["secret"]), authorities)
     credential.write(path)
     return credential
 
@@ -90,11 +91,13 @@ def rotate(path: Path) -> Credential:
         Unauthenticated: when it is not right.
         Unreachable: when no coordinator answers; after that, either secret may be in the file, and is right.
     """
-    old = Credential.read(path)
-    secret = _post(Http(0.0, PATIENCE_S), old.coordinator, "/api/rotations", {"id": old.id, "secret": old.secret})
+    old, http = Credential.read(path), Http(0.0, PATIENCE_S)
+    http.connections.outbound.vouch(old.tls_ca)
+    secret = _post(http, old.coordinator, "/api/rotations", {"id": old.id, "secret": old.secret})
     new = replace(old, secret=str(secret["secret"]))
     new.write(path)
-    Ticket(new, asking(Http(), new.coordinator)).header(Audience.COORDINATOR)  # the first use, which ends the old one
+    ask = asking(Http(connections=http.connections), new.coordinator)
+    Ticket(new, ask).header(Audience.COORDINATOR)  # the first use, which ends the old one
     return new
 
 

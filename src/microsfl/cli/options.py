@@ -49,11 +49,12 @@ def calls_a_coordinator(function: Callable[Given, Result]) -> Callable[Given, Re
 
     @wraps(function)
     def calling(*arguments: Given.args, **given: Given.kwargs) -> Result:
-        from ..trust.tls import Outbound, use
+        from ..trust.tls import Outbound, using
 
         values: dict[str, Any] = {name: given.pop(name) for name in OUTBOUND}
-        use(Outbound.of(ProcessSettings.parse({name: one for name, one in values.items() if one is not None})))
-        return function(*arguments, **given)
+        settings = ProcessSettings.parse({name: one for name, one in values.items() if one is not None})
+        with using(Outbound.of(settings)):
+            return function(*arguments, **given)
 
     there = list(getattr(function, "__click_params__", ()))
     fields = ProcessSettings.model_fields

@@ -12,6 +12,7 @@ from .tls import Outbound
 WAIT_S = 1.0  # for a server to close a connection on which nothing was sent
 NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
 HOSTNAME_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9
+CLOSED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError)
 PORTS = {"https": 443, "http": 80}
 
 
@@ -28,7 +29,7 @@ def unsafe(url: str, error: BaseException, outbound: Outbound) -> str | None:
             return _untrusted(server, str(parts.hostname), one)
         if isinstance(one, ssl.SSLError) and one.reason in NO_TLS:
             return f"{server} does not speak TLS: write http://{parts.netloc}, or start it with --tls-cert."
-    if not any(isinstance(one, ConnectionError | ssl.SSLEOFError) for one in _inside(error)):
+    if not any(isinstance(one, CLOSED) for one in _inside(error)):
         return None
     address = str(parts.hostname), parts.port or PORTS.get(parts.scheme, 0)
     if parts.scheme == "http":

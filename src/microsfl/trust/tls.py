@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
@@ -146,10 +148,15 @@ class Outbound:
 _here: Outbound | None = None
 
 
-def use(outbound: Outbound) -> None:
-    """What `here` gives in this process from now on."""
+@contextmanager
+def using(outbound: Outbound) -> Iterator[None]:
+    """What `here` gives in this process, for as long as a command runs."""
     global _here
-    _here = outbound
+    before, _here = _here, outbound
+    try:
+        yield
+    finally:
+        _here = before
 
 
 def here() -> Outbound:
