@@ -79,6 +79,8 @@ ADVICE = {
     "unit_missing": "Send the units of a round in order, each after the answer to the one before, as microsfl's own "
     "client does.",
     "port_in_use": "Choose another `--port`, or `--port 0` for a free one.",
+    "unsafe_connection": "Do what the message says; [TLS](../guides/security.md#tls) has the whole picture. A "
+    "process raises it about a server that it calls; no server answers with it.",
     "store_not_writable": "Check that the place exists, that this process may write there and that there is room.",
     "operation_failed": "Try again later; the message says what failed.",
     "store_unavailable": "Check the store or database that the message names. Clients try again by themselves.",
@@ -97,9 +99,16 @@ ROLES: dict[str, type[ProcessSettings]] = {
 # Allowed values of process settings that a schema cannot tell.
 URL = "a URL with http:// or https://"
 ID = "1 to 64 letters, digits, `-`, `_` or single dots, starting with a letter or a digit"
+PEM = "a file in PEM"
 PATHS = "a list of package.module:function"
 ALLOWED = {
     "host": "an IPv4 or IPv6 address, or a host name",
+    "tls_cert": PEM,
+    "tls_key": PEM,
+    "tls_client_ca": PEM,
+    "tls_ca": PEM,
+    "tls_client_cert": PEM,
+    "tls_client_key": PEM,
     "metrics_host": "an IPv4 or IPv6 address, or a host name",
     "otel_endpoint": URL,
     "credential": "a file that nobody else may read",

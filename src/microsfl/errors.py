@@ -7,7 +7,7 @@
     │   ├── MalformedMessage  MessageTooLarge  MessageTooSlow  TensorMismatch  NotFinite
     │   ├── Unauthenticated  Forbidden  CrossOrigin  RunNotFound  VersionNotFound  RoundNotFound  ClientNotFound
     │   ├── RunExists  RunNotActive  RoundClosed  ActivationsMissing  UnitMissing  UnsupportedFormat
-    │   └── PortInUse  StoreNotWritable
+    │   └── PortInUse  StoreNotWritable  UnsafeConnection
     └── OperationError                the surroundings failed; the command line exits with 1
         └── StoreUnavailable  StoreCorrupt  Unreachable  RunFailed
 
@@ -221,6 +221,12 @@ class StoreNotWritable(InputError):
     code = "store_not_writable"
     status = 500
     summary = "The store cannot be written."
+
+
+class UnsafeConnection(InputError):
+    code = "unsafe_connection"
+    status = 500
+    summary = "A server cannot be called safely: its certificate is not trusted, or it is plain HTTP to elsewhere."
 
 
 class OperationError(MicrosflError):

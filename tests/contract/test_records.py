@@ -232,6 +232,9 @@ SPENT = (
 FOR_PEOPLE = (("runs", "ended_at"), ("runs", "class_counts"), ("participants", "restarts"))
 
 
+IDENTITIES = ("DROP TABLE invitations", "DROP TABLE identities")
+
+
 def dropping(column: tuple[str, str]) -> str:
     return "ALTER TABLE {} DROP COLUMN {}".format(*column)
 
@@ -241,7 +244,7 @@ def test_a_database_from_before_there_were_versions_is_adopted(lasting_url: str)
     first.add_run(RUN)
     first.close()
     newer = (("rounds", "absent"), ("metrics", "bytes_saved"), *SPENT, *FOR_PEOPLE)
-    in_database(lasting_url, f"DROP TABLE {schema.VERSION_TABLE}", *map(dropping, newer))
+    in_database(lasting_url, f"DROP TABLE {schema.VERSION_TABLE}", *IDENTITIES, *map(dropping, newer))
     second = Records(lasting_url)
     assert second.runs() == [RUN]
     second.close()
@@ -254,7 +257,7 @@ def test_a_database_of_the_version_before_keeps_its_metrics(lasting_url: str) ->
     first.save_progress("demo", "{}", 2, metrics={(0, "a"): {"samples": 7}})
     first.close()
     back = f"UPDATE {schema.VERSION_TABLE} SET version_num = '0003'"
-    in_database(lasting_url, back, *map(dropping, (*SPENT, *FOR_PEOPLE)))
+    in_database(lasting_url, back, *IDENTITIES, *map(dropping, (*SPENT, *FOR_PEOPLE)))
     second = Records(lasting_url)
     [row] = second.metrics("demo")
     assert (row["samples"], row["spent"]) == (7, None)

@@ -77,7 +77,7 @@ def test_law_7_versions_are_dropped_and_their_graphs_with_them(server: SplitServ
 def process(tmp_path: Path) -> Iterator[tuple[str, int]]:
     """(address, process id) of a real split server with caches of `CACHE_MB`."""
     command = [
-        sys.executable, "-m", "microsfl", "split-server", "--port", "0", "--exit-with-parent",
+        sys.executable, "-m", "microsfl", "split-server", "--port", "0", "--exit-with-parent", "--allow-anybody",
         "--store-url", f"file://{tmp_path}", "--allow-models", ",".join(ALLOWED),
         "--graph-cache-mb", str(CACHE_MB), "--weights-cache-mb", "5", "--write-behind-mb", "5",
     ]  # fmt: skip

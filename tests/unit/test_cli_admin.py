@@ -16,7 +16,7 @@ import pytest
 from microsfl.admin.people import rotate
 from microsfl.cli import cli, main
 from microsfl.cli.options import Duration
-from microsfl.client.entitled import NO_ANSWER, posting
+from microsfl.client.entitled import asking
 from microsfl.client.http import Http
 from microsfl.errors import InvalidSetting, Unauthenticated, Unreachable
 from microsfl.trust.credential import Credential, kept_for
@@ -288,7 +288,7 @@ def test_a_process_that_runs_goes_on_with_the_new_secret(site: Site, tmp_path: P
     site.credential("viewer").write(path)
     found = credential_for(site.url, str(path))
     assert found is not None
-    ticket = Ticket(found, posting(Http()), NO_ANSWER, read=lambda: credential_for(site.url, str(path)))
+    ticket = Ticket(found, asking(Http(), site.url), read=lambda: credential_for(site.url, str(path)))
     assert ticket.header(Audience.COORDINATOR)
     rotate(path)
     ticket.forget(Audience.COORDINATOR)

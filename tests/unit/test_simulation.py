@@ -47,7 +47,9 @@ def test_every_strategy_runs_and_keeps_no_more_after_more_rounds(strategy: str) 
     federation = Federation(spec, rehearse(spec, data))
     found: list[tuple[int, int]] = []
     simulation = Simulation(
-        spec, federation, lambda _: found.append((len(kept(federation.body_store)), len(kept(federation.client_store))))
+        spec,
+        federation,
+        lambda *_: found.append((len(kept(federation.body_store)), len(kept(federation.client_store)))),
     )
     simulation.run()
     federation.close()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..client.entitled import NO_ANSWER, Ways, posting
+from ..client.entitled import Ways, asking
 from ..client.http import Http, Way, json_object
 from ..trust.credential import Credential
 from ..trust.ticket import Ticket
@@ -93,7 +93,7 @@ def rotate(path: Path) -> Credential:
     secret = _post(Http(0.0, PATIENCE_S), old.coordinator, "/api/rotations", {"id": old.id, "secret": old.secret})
     new = replace(old, secret=str(secret["secret"]))
     new.write(path)
-    Ticket(new, posting(Http()), NO_ANSWER).header(Audience.COORDINATOR)  # the first use, which ends the old one
+    Ticket(new, asking(Http(), new.coordinator)).header(Audience.COORDINATOR)  # the first use, which ends the old one
     return new
 
 

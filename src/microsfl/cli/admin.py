@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .admin_certs import certs
 from .group import cli
 from .options import CREDENTIAL, Duration, Url
 
@@ -30,8 +31,11 @@ def admin() -> None:
     """Make a federation, and decide who takes part.
 
     init and rotate-keys work on the federation's folder, where the coordinator runs; the others ask the coordinator,
-    with the credential of an operator.
+    with the credential of an operator. certs makes certificates, and asks nobody.
     """
+
+
+admin.add_command(certs)
 
 
 @admin.command()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
+from ..config import ProcessSettings
+from ..launch.options import option_of
 from ..tracking import TRACKERS
 from .completing import complete_setting
 
@@ -33,6 +37,33 @@ TRACK = click.option(
     help="Write the run's figures there too, while it lives. May be repeated.",
 )
 CONFIG = click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+OUTBOUND = ("tls_ca", "tls_client_cert", "tls_client_key", "insecure_http")
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def calls_a_coordinator(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Decorate a command with the flags that say whom this process trusts, and what it shows."""
+
+    @wraps(function)
+    def calling(*arguments: Given.args, **given: Given.kwargs) -> Result:
+        from ..trust.tls import Outbound, use
+
+        values: dict[str, Any] = {name: given.pop(name) for name in OUTBOUND}
+        use(Outbound.of(ProcessSettings.parse({name: one for name, one in values.items() if one is not None})))
+        return function(*arguments, **given)
+
+    there = list(getattr(function, "__click_params__", ()))
+    fields = ProcessSettings.model_fields
+    calling.__click_params__ = [  # type: ignore[attr-defined]
+        *(option_of(name, fields[name]) for name in reversed(OUTBOUND)),
+        *there,
+    ]
+    return calling
+
+
 CREDENTIAL = click.option(
     "--credential",
     metavar="FILE",

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from ..launch.options import on_coordinator
 from .completing import complete_folder
 from .group import cli
-from .options import AS_JSON, ASSIGNMENTS, CONFIG, CREDENTIAL, OUTPUT, TRACK
+from .options import AS_JSON, ASSIGNMENTS, CONFIG, CREDENTIAL, OUTPUT, TRACK, calls_a_coordinator
 
 if TYPE_CHECKING:
     from ..launch.forks import Forks
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @CREDENTIAL
 @TRACK
 @AS_JSON
+@calls_a_coordinator
 def run(
     config: Path | None,
     assignments: tuple[str, ...],

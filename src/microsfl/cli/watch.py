@@ -11,7 +11,7 @@ import click
 
 from .completing import complete_role, complete_run
 from .group import cli
-from .options import CREDENTIAL
+from .options import CREDENTIAL, calls_a_coordinator
 
 if TYPE_CHECKING:
     from ..watch.find import Asked
@@ -51,6 +51,7 @@ def asking(function: Callable[..., Result]) -> Callable[..., Result]:
 @cli.command()
 @asking
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@calls_a_coordinator
 def runs(asked: Asked, as_json: bool) -> None:
     """List runs: those of a coordinator and those in run folders.
 
@@ -66,6 +67,7 @@ def runs(asked: Asked, as_json: bool) -> None:
 @asking
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run ends; exits with 1 when it did not finish.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --follow a line for each change.")
+@calls_a_coordinator
 def status(run: str, asked: Asked, follow: bool, as_json: bool) -> int:
     """Show one run: rounds, accuracies, and who is doing what.
 
@@ -91,6 +93,7 @@ def status(run: str, asked: Asked, follow: bool, as_json: bool) -> int:
 )
 @click.option("--last", "-n", type=click.IntRange(min=0), metavar="N", help="Only the last N lines; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, with the name of the process.")
+@calls_a_coordinator
 def logs(
     run: str,
     role: str | None,

@@ -24,9 +24,11 @@ from ..process import announce, event, start_logging
 from ..spec import DATASETS, RunSpec
 from ..telemetry.exposition import Point, build_point
 from ..telemetry.opening import open_traces
+from ..trust.tls import Outbound
 from ..zoo.datasets import Data, labels, load_data, takes_client
 from ..zoo.deal import OWN, check_own, deal, everything
 from ..zoo.parts import build_parts, client_side, load_front
+from .connections import Connections
 from .coordinator import Coordinator
 from .entitled import Ways
 from .http import Http
@@ -118,7 +120,7 @@ class Agent:
         self.device = choose_device(settings.device)
         self.traces = open_traces(settings.otel_endpoint, settings.otel_ratio, ROLE, settings.ids[0])
         self.process = secrets.token_hex(6)  # another one when the client comes back as another process
-        self.http = Http(settings.retry_s)
+        self.http = Http(settings.retry_s, connections=Connections(Outbound.of(settings)))
         self.ways = Ways.of(self.http, settings.coordinator, settings.credential)
         self.coordinator = Coordinator(self.ways.coordinator, settings.coordinator)
         self.runs = Runs(settings, self.coordinator)
@@ -136,7 +138,7 @@ class Agent:
             Unreachable: when the coordinator does not answer within the retry budget.
         """
         if self.settings.metrics_port is not None:
-            show(self.settings.metrics_host, self.settings.metrics_port, self.points)
+            show(self.settings, self.points)
         self.register()
         announce(ROLE, f"for {', '.join(self.settings.ids)}")
         threading.Thread(target=self._keep_saying, name="heartbeat", daemon=True).start()

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from http.client import HTTPException
+from dataclasses import dataclass, replace
 
 from ..errors import Unauthenticated
-from ..trust.ticket import Post, Ticket
+from ..trust.ticket import FORM, PATH, Ask, Ticket
 from ..trust.tickets import ticket_for
 from ..trust.tokens import Audience
-from .connections import Answer
-from .http import CONNECT_S, NO_HEADERS, Http, Reply, Way
+from .http import NO_HEADERS, Http, Json, Reply, Way, json_object
 
-TOKEN_S = 10.0  # how long the coordinator's answer is waited for
 # How long a server may refuse a new token: as long as it takes it to hear of a new key, when all others are forgotten.
 HEARD_OF_S, PAUSE_S = 10.0, 0.5
-NO_ANSWER = (OSError, HTTPException)  # what that fails with
 
 
-def posting(http: Http) -> Post:
+def asking(http: Http, coordinator: str) -> Ask:
     """How a ticket asks for tokens."""
 
-    def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        return http.connections.request("POST", url, body, headers, connect_s=CONNECT_S, read_s=TOKEN_S)
+    def ask(form: bytes, patient: bool) -> Json:
+        way = http if patient else replace(http, retry_s=0.0)
+        return json_object(way.request("POST", lambda: [coordinator], PATH, form, FORM))
 
-    return post
+    return ask
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,8 @@ class Ways:
             InvalidSetting: when the credential's file cannot be used.
         """
 
-        ticket = ticket_for(coordinator, posting(http), credential, *NO_ANSWER)
+        ticket = ticket_for(coordinator, asking(http, coordinator), credential)
         if ticket is None:
             return cls(http, http, http)
+        http.connections.outbound.vouch(ticket.credential.tls_ca)
         return cls(*(Entitled(http, ticket, one) for one in Audience))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from ..errors import MicrosflError, OperationError, StoreCorrupt, Unreachable, from_wire
+from ..errors import MicrosflError, OperationError, StoreCorrupt, Unreachable, UnsafeConnection, from_wire
 from .connections import Answer, Connections
 from .tries import Tries
 
@@ -69,6 +69,7 @@ class Http:
     connections: Connections = field(default_factory=Connections)
     tries: Tries = field(default_factory=Tries)
     _failed_at: dict[str, float] = field(default_factory=dict)
+    _safe: set[str] = field(default_factory=set)  # servers that have answered
     _slowest_s: float = 0.0
 
     def request(
@@ -89,6 +90,8 @@ class Http:
 
         Raises:
             InputError, StoreCorrupt: whatever the server refuses the request with; trying again would not help.
+            UnsafeConnection: when no server can be called safely, and none of them ever was: the settings are wrong.
+                One that answered before is tried again: its certificate may be about to be renewed.
             Unreachable: when no server gave an answer within `retry_s`.
         """
         began, first = time.monotonic(), ""
@@ -96,15 +99,24 @@ class Http:
         pause, problem = FIRST_PAUSE_S, "no server is known"
         patience_s = min(max(self.patience_s, 4 * self._slowest_s), LONGEST_ANSWER_S)
         while True:
-            for server in sorted(servers(), key=self._failed_lately):
+            unsafe: list[UnsafeConnection] = []
+            asked = sorted(servers(), key=self._failed_lately)
+            for server in asked:
                 first = first or server
                 sent = headers if body is None else {"content-type": kind, **headers}
-                answer, problem = self._once(method, server + path, body, sent, wait_s + patience_s)
+                try:
+                    answer, problem = self._once(method, server + path, body, sent, wait_s + patience_s)
+                except UnsafeConnection as error:
+                    answer, problem = None, str(error).rstrip(".")
+                    unsafe += [error] * (server not in self._safe)
                 if answer is not None:
+                    self._safe.add(server)
                     self.tries.answered(path, time.monotonic() - began, by_another=server != first)
                     return answer
                 self.tries.failed(path)
                 self._failed_at[server] = time.monotonic()
+            if unsafe and len(unsafe) == len(asked):
+                raise unsafe[0]
             if time.monotonic() + pause > deadline:
                 raise Unreachable(f"{method} {path} had no answer in {self.retry_s:g} s; last: {problem}.")
             time.sleep(pause * random.uniform(0.5, 1.0))

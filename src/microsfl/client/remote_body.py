@@ -38,7 +38,9 @@ class RemoteBody(nn.Module):
 
     Args:
         run: name of a run that exists and was started with `run.managed = false`.
-        coordinator: URL, as http://localhost:8000.
+        coordinator: URL, as http://localhost:8000. With https, `MICROSFL_TLS_CA` names the file of the CA to trust,
+            unless the credential has it or the system does; `MICROSFL_TLS_CLIENT_CERT` and `MICROSFL_TLS_CLIENT_KEY`
+            name what to show to servers that want a certificate.
         client: this participant's id. Units are numbered by it from 0 on in each round, and a unit counts once: with a
             given id, a script that starts over replays its units. Default: a new id, so that nothing is a replay.
         retry_s: seconds to keep trying, on all split servers in turn, when none answers.
@@ -46,7 +48,8 @@ class RemoteBody(nn.Module):
             this user keeps for the coordinator.
 
     Raises:
-        RunNotFound, InvalidId, Unreachable. InputError: when the run is managed. RunNotActive: when it is not running.
+        RunNotFound, InvalidId, Unreachable, UnsafeConnection. InputError: when the run is managed. RunNotActive: when
+            it is not running.
     """
 
     def __init__(

@@ -159,6 +159,8 @@ async def token(request: Request, response: Response) -> TokenJson:
 async def invite(request: Request, response: Response, asked: Invite) -> Invited:
     if asked.acts_as is not None and asked.role != "client":
         raise InvalidSetting("acts_as: only clients act as others.")
+    if asked.runs != [ANY] and asked.role != "client":
+        raise InvalidSetting("runs: only clients are invited to some runs and not to others.")
     acts_as = [ANY] if asked.role == "operator" else asked.acts_as or [asked.id]
     if asked.runs != [ANY] and asked.role != "client":
         raise InvalidSetting(f"runs: only clients are invited to some runs; a {asked.role} is for all of them.")

@@ -22,6 +22,7 @@ from ..errors import Forbidden
 from ..process import start_logging
 from ..records import Records
 from ..spec import RunSpec
+from ..trust.tls import Inbound, Outbound
 from . import admission, for_people, http, pages
 from .api import (
     Count,
@@ -131,17 +132,19 @@ def main(settings: CoordinatorSettings) -> None:
 
     Raises:
         PortInUse: when the address to listen on cannot be had.
+        InvalidSetting: when a file of its certificates is wrong.
         InvalidSetting, StoreNotWritable, StoreUnavailable, StoreCorrupt: when the records cannot be used.
     """
     start_logging(ROLE, settings.log_level)
+    inbound, plane = Inbound.of(settings), DataPlane(outbound=Outbound.of(settings))
     records = asyncio.run(insist(partial(Records, settings.records_url)))
     try:
         sock = http.listen(settings)
         living = federation_of(settings, sock.getsockname()[1])
         identities = None if living is None else Identities(records, living)
         resolver = Resolver(settings.allow_models, settings.allow_datasets)
-        app = create_app(records, resolver=resolver, identities=identities)
-        http.serve(app, sock, role=ROLE, on_stop=app.state.director.stop)
+        app = create_app(records, data_plane=plane, resolver=resolver, identities=identities)
+        http.serve(app, sock, role=ROLE, on_stop=app.state.director.stop, inbound=inbound)
     finally:
         records.close()
 

@@ -16,13 +16,23 @@ import urllib3
 from cachetools import LRUCache
 from pydantic import BaseModel, NonNegativeInt, PrivateAttr, ValidationError
 
-from ..errors import InputError, MicrosflError, StoreCorrupt, Unauthenticated, Unreachable, from_wire
+from ..errors import (
+    InputError,
+    MicrosflError,
+    StoreCorrupt,
+    Unauthenticated,
+    Unreachable,
+    UnsafeConnection,
+    from_wire,
+)  # fmt: skip
 from ..process import event
 from ..records import Row
 from ..spec import RunSpec
 from ..telemetry.histogram import REDUCE_BOUNDS, Histogram
+from ..trust.tls import Outbound
 from ..trust.tokens import Audience
 from ..wire.timing import HEADER, Timing, read_timing
+from .pool import Pool
 from .shown import CommitJson
 from .spent import spent_there
 
@@ -108,11 +118,13 @@ class DataPlane:
     `Unreachable` when the budget is spent.
     """
 
-    def __init__(self, budget_s: float = BUDGET_S, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(
+        self, budget_s: float = BUDGET_S, read_timeout_s: float = READ_TIMEOUT_S, outbound: Outbound | None = None
+    ) -> None:
         self.budget_s = budget_s
         self.token: Callable[[Audience], str] | None = None  # the coordinator's own, where servers want one
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
-        self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=8)
+        self._pool = Pool(outbound or Outbound(), timeout, connections=8)
         self._contributions: LRUCache[str, int] = LRUCache(RUNS_REMEMBERED)  # in the last round of each run
         self._helping: set[asyncio.Task[None]] = set()
         # By path, for the metrics: seconds of calls that were answered, and tries after the first one.
@@ -204,9 +216,9 @@ class DataPlane:
     ) -> Answer:
         try:
             method = "POST" if message is not None else "GET"
-            response = self._pool.request(method, url, json=message, headers=self._headers(audience), redirect=False)
+            response = self._pool.request(method, url, json=message, headers=self._headers(audience))
             payload = response.json()
-        except (urllib3.exceptions.HTTPError, ValueError) as broken:
+        except (urllib3.exceptions.HTTPError, UnsafeConnection, ValueError) as broken:
             raise _TryAgain(f"{url}: {broken}") from None
         if response.status >= 300:
             error = from_wire(response.status, payload)

@@ -121,11 +121,7 @@ class Director:
         return run, True
 
     async def watch(self, name: str, after: int, wait_s: float) -> Run:
-        """The run, as soon as its revision is above `after`, or after `wait_s` seconds.
-
-        Raises:
-            RunNotFound
-        """
+        """The run, as soon as its revision is above `after`, or after `wait_s` seconds. Raises RunNotFound."""
         run = self.run(name)
         if run.revision <= after:
             await self.bells.wait([run_topic(run.name)], wait_s)
@@ -197,9 +193,10 @@ class Director:
         waiting = [run for run in self._runs.values() if run.state.status is Status.WAITING and not run.lock.locked()]
         able = [run for run in waiting if self.roster.has_clients(run.state.needed)]
         there = self.roster.clients()
-        await self._briefly(
-            (run, rounds.ClientsAvailable(tuple(one for one in there if self.invited(one, run.name)))) for run in able
-        )
+        await self._briefly((run, rounds.ClientsAvailable(self._invited(there, run))) for run in able)
+
+    def _invited(self, clients: Sequence[str], run: Run) -> tuple[str, ...]:
+        return tuple(client for client in clients if self.invited(client, run.name))
 
     async def _welcome(self, clients: Sequence[str]) -> None:
         """Who asks for work is waited for again."""

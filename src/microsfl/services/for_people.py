@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from ..errors import InvalidSetting, MicrosflError, RunNotFound, VersionNotFound
 from ..spec import RunSpec
 from ..spec.reference import settings_reference
+from ..trust.scopes import Scope
 from ..trust.tokens import Audience
 from . import streams
 from .api import Count, round_json
@@ -25,7 +26,7 @@ from .errand import errand
 from .gate import caller_of, still_admits
 from .json_body import JsonRoute
 from .overview import participants_of
-from .roster import SPLIT_SERVER
+from .roster import CLIENT, SPLIT_SERVER
 from .shown import (
     ClassCounts,
     Commits,
@@ -55,7 +56,12 @@ async def overview(request: Request) -> Response:
 
 @router.get("/participants", tags=["participants"], summary="Everybody who ever registered")
 async def participants(request: Request) -> Participants:
-    return participants_of(director_of(request))
+    found, caller = participants_of(director_of(request)), caller_of(request)
+    if caller.may(Scope.READ):
+        return found
+    # A client is told of the servers, and of no other client.
+    known = [one for one in found.participants if one.role != CLIENT or one.id in caller.acts_as]
+    return Participants(participants=known)
 
 
 @router.get("/events", tags=["dashboard"], summary="Overview and participants, live (server-sent events)")

@@ -28,6 +28,8 @@ Endpoints: TypeAlias = Mapping[tuple[str, str], tuple[scopes.Scope, ...]]
 
 # What a caller is where a service takes everybody: somebody who may be anyone, and do anything.
 EVERYBODY = frozenset({ANY})
+# Whoever asks for what is public.
+NOBODY = Caller("nobody", scopes.Role.VIEWER, frozenset(), frozenset())
 
 
 class Gate:
@@ -76,6 +78,7 @@ class Gate:
         if wanted is None:
             wanted, run = self._look_up("GET" if method == "HEAD" else method, path)
         if scopes.Scope.PUBLIC in wanted:
+            scope.setdefault("state", {})["caller"] = NOBODY
             return
         link = _link(scope) if self._links and scopes.Scope.DOWNLOAD in wanted else None
         token = link or token_of(Headers(scope=scope), cookies=self._cookies)

@@ -18,14 +18,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from ..config import ServerSettings
-from ..errors import InputError, MessageTooLarge, MessageTooSlow, MicrosflError, PortInUse
+from ..config import ServerSettings, url_of
+from ..errors import InputError, InvalidSetting, MessageTooLarge, MessageTooSlow, MicrosflError, PortInUse
 from ..process import announce, event
+from ..trust.tls import Inbound
 
 GRACEFUL_STOP_S = 3
+GOODBYE_S = 0.3
 BODY_S = 60.0
 JSON_LIMIT_BYTES = 1_000_000
 MANY_FILES = 65_536
+RENEWED_EVERY_TICKS = 20  # of uvicorn, 0.1 s each: how often the files of the certificate are looked at
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -143,9 +146,19 @@ def allow_connections() -> None:
 class Server(uvicorn.Server):
     """uvicorn on a socket that is already bound, with a ready line, and a word to the app when the end is asked for."""
 
-    def __init__(self, config: uvicorn.Config, role: str, address: str, on_stop: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        role: str,
+        address: str,
+        on_stop: Callable[[], None] | None,
+        inbound: Inbound | None = None,
+    ) -> None:
         super().__init__(config)
-        self.role, self.address, self.on_stop = role, address, on_stop
+        self.role, self.address, self.on_stop, self.inbound = role, address, on_stop, inbound
+        if inbound is not None:
+            config.load()
+            config.ssl = inbound.context
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -153,11 +166,29 @@ class Server(uvicorn.Server):
             announce(self.role, f"at {self.address}")
             event("ready", address=self.address)
 
+    async def on_tick(self, counter: int) -> bool:
+        if self.inbound is not None and counter % RENEWED_EVERY_TICKS == 0:
+            try:
+                if self.inbound.renew():
+                    event("certificate renewed")
+            except InvalidSetting as error:
+                event("certificate not renewed", logging.WARNING, reason=str(error))
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         event("stopping")
         if self.on_stop is not None:
             self.on_stop()
+        if self.inbound is not None:
+            asyncio.get_running_loop().call_later(GOODBYE_S, self._hang_up)
         await super().shutdown(sockets)
+
+    def _hang_up(self) -> None:
+        """A TLS connection closes when the other side says goodbye, too. Whoever keeps one for later does not."""
+        for connection in list(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None and transport.is_closing():
+                transport.abort()
 
 
 def serve(
@@ -166,8 +197,9 @@ def serve(
     *,
     role: str,
     on_stop: Callable[[], None] | None = None,
+    inbound: Inbound | None = None,
 ) -> None:
-    """Serve `app` on `sock` until SIGTERM or SIGINT.
+    """Serve `app` on `sock` until SIGTERM or SIGINT; over TLS where there is an `inbound`.
 
     `on_stop` is called on the event loop when the end was asked for, before open requests are waited for: an app with
     long polls answers them there.
@@ -183,7 +215,8 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal once more when it has stopped; without this a clean stop would exit with its number.
         signal.signal(number, lambda *_: None)
-    server = Server(config, role, f"http://{host}:{port}", on_stop)
+    address = url_of("http" if inbound is None else "https", host, port)
+    server = Server(config, role, address, on_stop, inbound)
     allow_connections()
     # What is loaded by now stays. To look through it for garbage again and again would stop all answers for 0.1 s.
     gc.freeze()

@@ -11,13 +11,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..config import CoordinatorSettings, is_loopback
+from ..config import CoordinatorSettings, is_loopback, url_of
 from ..errors import ClientNotFound, Forbidden, InvalidSetting, Unauthenticated
 from ..records import Identity, Invitation, Records
 from ..trust.credential import Credential, home, kept_for
 from ..trust.keys import FILE, SESSION_S, TAKEN_OVER_S, Federation, LivingFederation, first, jwks
 from ..trust.scopes import Role
 from ..trust.secret import digest, new_secret
+from ..trust.tls import Outbound
 from ..trust.tokens import ANY, LIFE_S, Audience, Caller, Signer, Verifier
 from .api import TrustJson
 from .insist import PATIENCE_S, insist
@@ -278,10 +279,11 @@ def federation_of(settings: CoordinatorSettings, port: int) -> LivingFederation 
             f"federation: a coordinator that listens on {settings.host} needs one. Make it with `microsfl admin init "
             "FOLDER`, and start the coordinator with --federation FOLDER."
         )
-    url = f"http://{settings.host}:{port}"
+    url = url_of(settings.scheme, settings.host, port)
     folder = home() / "federations" / kept_for(url).stem
     secret = new_secret()
     federation = Federation.read(folder) if (folder / FILE).exists() else Federation.new(folder.name)
     federation.with_first({"operator": first(Role.OPERATOR, secret, time.time())}).write(folder)
-    Credential(url, "operator", secret).write(kept_for(url))
+    authorities = Outbound.of(settings).authorities()
+    Credential(url, "operator", secret, authorities).write(kept_for(url))
     return LivingFederation(folder)

@@ -145,21 +145,8 @@ def create_app(replica: Replica, max_body_bytes: int, verifier: Verifier | None 
                 body = await read_body(request, max_body_bytes)
                 since = replica.stopwatch.clock() - waited_s  # while the body came, it was still on the wire
                 parent = None if replica.tracing is None else request.headers.get(traces.HEADER)
-                caller = None if verifier is None else caller_of(request)
+                caller = caller_of(request) if verifier is not None else None
                 return _binary(*await replica.run(replica.answer, path, body, since, parent, caller))
-
-        return Route(path, endpoint, methods=["POST"])
-
-    def call_route(path: str, function: Callable[[Json], Json]) -> Route:
-        async def endpoint(request: Request) -> Response:
-            message, caller = await read_json(request), caller_of(request)
-            if verifier is not None and not caller.may(Scope.DIRECT):
-                run = text_field(message, "run")
-                caller.must_be_in(run)
-                if await replica.run(replica.is_managed, run):
-                    raise Forbidden(f"Run '{run}' is directed by the coordinator alone.")
-            values, timing = await replica.called(function, message)
-            return JSONResponse(values, headers={HEADER: timing.header()})
 
         return Route(path, endpoint, methods=["POST"])
 
@@ -178,7 +165,10 @@ def create_app(replica: Replica, max_body_bytes: int, verifier: Verifier | None 
 
     routes = [
         *(message_route(path) for path in replica.messages),
-        *(call_route(path, function) for path, function in replica.calls.items()),
+        *(
+            _call_route(replica, path, function, checked=verifier is not None)
+            for path, function in replica.calls.items()
+        ),
         metrics_route(lambda: (*points(replica.role, replica.stopwatch), *requests.points(), *replica.points())),
         Route("/v1/health", health),
         Route("/v1/runs/{run}", status),
@@ -213,6 +203,22 @@ def _lifespan(replica: Replica) -> Lifespan[Starlette]:
         replica.close()
 
     return lifespan
+
+
+def _call_route(replica: Replica, path: str, function: Callable[[Json], Json], *, checked: bool) -> Route:
+    """checked: callers are known, and of a run that the coordinator directs it alone may call."""
+
+    async def endpoint(request: Request) -> Response:
+        message, caller = await read_json(request), caller_of(request)
+        if checked and not caller.may(Scope.DIRECT):
+            run = text_field(message, "run")
+            caller.must_be_in(run)
+            if await replica.run(replica.is_managed, run):
+                raise Forbidden(f"Run '{run}' is directed by the coordinator alone.")
+        values, timing = await replica.called(function, message)
+        return JSONResponse(values, headers={HEADER: timing.header()})
+
+    return Route(path, endpoint, methods=["POST"])
 
 
 def _update_route(

@@ -17,13 +17,15 @@ import urllib3
 
 from .. import __version__
 from ..config import MB, ReplicaSettings
-from ..errors import InputError, InvalidSetting, MicrosflError, Unauthenticated, from_wire
+from ..errors import InputError, InvalidSetting, MicrosflError, Unauthenticated, Unreachable, from_wire
 from ..process import event
 from ..trust.keys import from_jwks
-from ..trust.ticket import Answer, Ticket
+from ..trust.ticket import FORM, PATH, Ticket
 from ..trust.tickets import ticket_for
+from ..trust.tls import Inbound, Outbound
 from ..trust.tokens import Audience, Verifier
 from .http import listen, serve
+from .pool import Pool
 from .replica import Json, Replica, create_app
 
 HEARTBEAT_S = 2.0
@@ -37,6 +39,7 @@ class Heartbeat:
 
     def __init__(self, settings: ReplicaSettings, port: int, replica: Replica, verifier: Verifier | None) -> None:
         assert settings.coordinator is not None
+        self.coordinator = settings.coordinator
         self.url = f"{settings.coordinator}/api/participants"
         self.replica = replica
         self.verifier = verifier
@@ -47,9 +50,11 @@ class Heartbeat:
             "address": settings.advertised(port),
         }
         self.stopped = threading.Event()
-        self.http = urllib3.PoolManager(timeout=urllib3.Timeout(5.0), retries=False)
-        failures = urllib3.exceptions.HTTPError
-        self.ticket: Ticket | None = ticket_for(settings.coordinator, self._post, settings.credential, failures)
+        outbound = Outbound.of(settings)
+        self.http = Pool(outbound, urllib3.Timeout(5.0))
+        self.ticket: Ticket | None = ticket_for(settings.coordinator, self._ask_for_token, settings.credential)
+        if self.ticket is not None:
+            outbound.vouch(self.ticket.credential.tls_ca)
         self.said: str | None = None
 
     def start(self) -> None:
@@ -70,21 +75,29 @@ class Heartbeat:
         body = json.dumps({**self.me, "info": info}).encode()
         try:
             token = self.ticket.header(Audience.COORDINATOR) if self.ticket is not None else {}
-            answer = self._post(self.url, body, {"content-type": "application/json", **token})
-            said = json.loads(answer.data)
-            if answer.status >= 300:
-                raise from_wire(answer.status, said)
-            self._learn(said.get("trust"))
+            self._learn(self._post(self.url, body, {"content-type": "application/json", **token}).get("trust"))
         except Unauthenticated as error:
             if self.ticket is not None:
                 self.ticket.forget(Audience.COORDINATOR)
             return str(error)
-        except (urllib3.exceptions.HTTPError, MicrosflError, ValueError, KeyError, AttributeError) as error:
+        except (urllib3.exceptions.HTTPError, MicrosflError, ValueError, KeyError, TypeError) as error:
             return str(error)
         return ""
 
-    def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        return self.http.request("POST", url, body=body, headers=headers, redirect=False)
+    def _ask_for_token(self, form: bytes, _: bool) -> Json:
+        """Once: the next beat is the next try."""
+        try:
+            return self._post(self.coordinator + PATH, form, {"content-type": FORM})
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(str(error)) from None
+
+    def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Json:
+        """The JSON object that comes back. Raises MicrosflError, HTTPError, ValueError."""
+        answer = self.http.request("POST", url, body=body, headers=headers)
+        said = json.loads(answer.data)
+        if answer.status >= 300:
+            raise from_wire(answer.status, said)
+        return dict(said)
 
     def _learn(self, trust: Any) -> None:
         if self.verifier is None:
@@ -105,7 +118,7 @@ def serve_replica(replica: Replica, settings: ReplicaSettings, audience: Audienc
     """Listen, register, and serve until the process is asked to end.
 
     Raises:
-        InvalidSetting: when it could not check who asks.
+        InvalidSetting: when it could not check who asks, or a file of its certificates is wrong.
         PortInUse: when the address to listen on cannot be had.
     """
     if settings.coordinator is None and not settings.allow_anybody:
@@ -113,6 +126,7 @@ def serve_replica(replica: Replica, settings: ReplicaSettings, audience: Audienc
             "coordinator: its keys are what tokens are checked with. Name it with --coordinator, or answer everybody "
             "who reaches the port with --allow-anybody."
         )
+    inbound = Inbound.of(settings)
     sock = listen(settings)
     port: int = sock.getsockname()[1]
     replica.stopwatch.server = settings.participant_id(replica.role, port)
@@ -121,4 +135,4 @@ def serve_replica(replica: Replica, settings: ReplicaSettings, audience: Audienc
     heartbeat = Heartbeat(settings, port, replica, verifier) if settings.coordinator else None
     if heartbeat is not None:
         heartbeat.start()
-    serve(app, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None)
+    serve(app, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None, inbound=inbound)

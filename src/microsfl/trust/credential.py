@@ -21,11 +21,15 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Credential:
-    """Of the identity `id` in a federation whose coordinator is at that URL."""
+    """Of the identity `id` in a federation whose coordinator is at that URL.
+
+    tls_ca: certificates (PEM) of the CAs that the federation's servers have theirs from; None: the system's.
+    """
 
     coordinator: str
     id: str
     secret: str
+    tls_ca: str | None = None
 
     def __repr__(self) -> str:
         return f"Credential({self.id!r} at {self.coordinator!r})"
@@ -35,10 +39,12 @@ class Credential:
         """Raises InvalidSetting when there is none, it is something else, or others may read it."""
         try:
             found = json.loads(read_private(path))
-            return cls(**{name: str(found[name]) for name in cls.__dataclass_fields__})
+            known = {name: str(found[name]) for name in ("coordinator", "id", "secret")}
+            authorities = found.get("tls_ca")
+            return cls(**known, tls_ca=None if authorities is None else str(authorities))
         except FileNotFoundError:
             raise InvalidSetting(f"There is no credential at {path}; `microsfl enrol` makes one.") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidSetting(f"{path} is no credential: {type(error).__name__}.") from None
 
     def write(self, path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InvalidSetting
 from .credential import CREDENTIAL, Credential, kept_for
-from .ticket import Post, Ticket
+from .ticket import Ask, Ticket
 
 _remembered: dict[str, Credential] = {}
 _lock = threading.Lock()
@@ -51,7 +51,7 @@ def credential_for(coordinator: str, path: str | None = None) -> Credential | No
     return Credential.read(kept) if kept.exists() else None
 
 
-def ticket_for(coordinator: str, post: Post, path: str | None = None, *failures: type[Exception]) -> Ticket | None:
+def ticket_for(coordinator: str, ask: Ask, path: str | None = None) -> Ticket | None:
     """The tokens for that coordinator's federation; None where there is no credential."""
     found = credential_for(coordinator, path)
-    return None if found is None else Ticket(found, post, failures, read=partial(credential_for, coordinator, path))
+    return None if found is None else Ticket(found, ask, read=partial(credential_for, coordinator, path))

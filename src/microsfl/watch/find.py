@@ -14,6 +14,7 @@ from ..errors import (
     RunNotFound,
     Unauthenticated,
     Unreachable,
+    UnsafeConnection,
     did_you_mean,
 )
 from ..launch.control import Control, Json
@@ -53,17 +54,17 @@ class Asked:
         patience_s: how long its answer is waited for.
 
         Raises:
-            Unreachable: when the one that was named does not answer.
+            Unreachable, UnsafeConnection: when the one that was named does not answer, or not safely.
             Unauthenticated: when it is named, and there is no credential for it that is right.
         """
         try:
             return self.control("", patience_s=patience_s).runs()
-        except (OperationError, Unauthenticated) as error:
+        except (OperationError, Unauthenticated, UnsafeConnection) as error:
             if self.coordinator is None:  # or it is somebody else's
                 return None
-            if isinstance(error, Unauthenticated):
-                raise
-            raise Unreachable(silent(self.url, error)) from None
+            if isinstance(error, OperationError):
+                raise Unreachable(silent(self.url, error)) from None
+            raise
 
 
 def silent(url: str, error: MicrosflError) -> str:
