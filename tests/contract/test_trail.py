@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -166,6 +167,29 @@ def test_long_trails_are_read_in_pages(url: str, monkeypatch: pytest.MonkeyPatch
     assert check is not None
     assert (pages, check.broken) == ([4, 4, 2], None)
     assert len(entries(url, 3)) == 7
+
+
+def test_a_trail_that_grows_meanwhile_is_whole(url: str) -> None:
+    growing, done = Records(url), threading.Event()
+
+    def grow() -> None:
+        while not done.is_set():
+            growing.trail.add([entry(0)])
+
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(grow)
+        seen = [check_trail(url) for _ in range(30)]
+        asked = Check()
+        while links := (told := growing.trail.after(asked.head.seq, 7))[0]:
+            asked.take(links)
+            if asked.head.seq > 300:
+                done.set()
+        done.set()
+        work.result()
+    asked.end(told[1])
+    assert [one.broken for one in seen if one] + [asked.broken] == [None] * 31
+    assert asked.head.seq > 10
+    growing.close()
 
 
 def test_a_database_without_one_says_so(tmp_path: Path) -> None:

@@ -77,10 +77,9 @@ def check_trail(url: str, wanted: str | None = None) -> Check | None:
                 f"The database {masked(url)} has no audit trail: no coordinator of this version used it."
             )
         check, said = Check(), head(connection)
-        while links := read(connection, check.head.seq):
+        while check.broken is None and (links := read(connection, check.head.seq)):
             check.take(links, wanted)
-            if check.broken is not None:
-                return check
+            said = head(connection)  # entries may be added meanwhile: the one that is asked for before nothing comes
         check.end(said)
         return check
 

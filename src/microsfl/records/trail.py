@@ -73,9 +73,10 @@ class Trail:
             append(connection, entries)
 
     def after(self, seq: int, limit: int = PAGE) -> tuple[list[Link], Head]:
-        """The entries after that number, at most `limit`, and the last one of all."""
+        """The entries after that number, at most `limit`, and the last one of all, as it was just before."""
         with self._transaction() as connection:
-            return read(connection, seq, limit), head(connection)
+            last = head(connection)  # other transactions may end in between
+            return read(connection, seq, limit), last
 
 
 def append(connection: Connection, entries: Iterable[Entry]) -> None:
