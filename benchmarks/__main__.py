@@ -32,7 +32,7 @@ from .throughput import MNIST
 # In the order in which they run. Each is a module of this package with `measure(quick: bool) -> Iterator[Figure]`.
 REGISTRY = (
     "throughput", "resnet", "scaling", "wire", "recompute", "reduce", "memory", "startup", "polling", "metrics",
-    "dashboard",
+    "dashboard", "security",
 )  # fmt: skip
 # What --quick leaves out, unless --only names it: nothing of it depends on how fast the data plane is.
 LONG = ("metrics", "dashboard")

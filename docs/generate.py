@@ -64,6 +64,14 @@ ADVICE = {
     "unauthenticated": "Log in, or show the credential of this coordinator: `microsfl enrol` makes one of an "
     "invitation. If it was revoked, ask for another invitation.",
     "forbidden": "Ask an operator for an invitation with the role, the clients or the run that the message names.",
+    "over_norm": "At a client that is in order: use a smaller learning rate, or raise `limits.max_norm` or "
+    "`limits.max_update_norm`. Otherwise look at what this client sends.",
+    "over_quota": "Raise `limits.batches_per_round` where clients have that much data. An optimizer's state is bounded "
+    "by the weights that it is of.",
+    "too_many_requests": "Come again after the seconds in `Retry-After`, as microsfl's own client does; or raise "
+    "`max_requests_per_caller` or `max_requests_per_s` on the server.",
+    "overloaded": "Come again after the seconds in `Retry-After`, as microsfl's own client does; start more split "
+    "servers, or raise `max_requests` or `max_connections`.",
     "cross_origin": "Open the dashboard at the coordinator's own address, and send requests from there.",
     "run_not_found": "Create the run first, or correct its name. From a split server or fed server: its store is not "
     "the one that the run was created in.",
@@ -164,8 +172,8 @@ message names what is wrong and, where it can, what would be right. Over HTTP ea
 
 microsfl's own client turns that back into the same class. On the command line the message stands on one line of
 standard error, without a traceback, and the exit code is the one in the table: 2 when the input is wrong, 1 when the
-surroundings failed. A status of 4xx means that sending the same request again does not help; a client tries again after
-a 5xx, on the next server in turn.
+surroundings failed. A status of 4xx means that sending the same request again does not help, but for 429; a client
+tries again after that and after a 5xx, on the next server in turn, and not before the time that `Retry-After` names.
 
 {table}
 
@@ -293,8 +301,9 @@ SETTINGS = """\
 {generated}
 
 A **run** has a specification that never changes after the run was created. Its tables `run`, `data`, `model`,
-`strategy`, `privacy` and `wire` say what is computed; `servers`, `store` and `records` say where `microsfl run` does
-it. A **process** has settings of its own, such as the port it listens on; they hold for every run that it serves.
+`strategy`, `privacy`, `wire` and `limits` say what is computed; `servers`, `store` and `records` say where
+`microsfl run` does it. A **process** has settings of its own, such as the port it listens on; they hold for every run
+that it serves.
 
 ## Settings of a run
 

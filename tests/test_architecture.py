@@ -57,13 +57,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finished": {"errors", "schema", "spec", "core", "wire", "zoo", "launch", "simulate"},
     # A run whose coordinator is gone is read from its records.
     "watch": {*BELOW, "records", "client", "launch"},
+    # The audit trail is asked of the coordinator, or read in its records.
+    "trail": {"errors", "records", "client"},
     "doctor": {".", *BELOW, "store", "records", "client", "launch"},
     # Who takes part: an operator's and a site's side of it.
     "admin": {"errors", "spec", "trust", "client"},
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
     "cli": {
         ".", *BELOW, "schema", "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch",
-        "doctor", "tracking", "admin", "trust",
+        "doctor", "tracking", "admin", "trust", "trail",
     },
     "__main__": {"cli", "launch"},
 }
@@ -72,16 +74,16 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
 SHARED = {
     "", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points", "gate", "replica_endpoints",
-    "standing_by", "pool",
+    "standing_by", "pool", "addresses", "callers", "connections", "turns",
 }  # fmt: skip
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
         "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
         "at_hand", "overview", "streams", "for_people", "shown", "resolver", "errand", "origin",
-        "admission", "identities", "coordinator_endpoints", "login_codes",
+        "admission", "identities", "coordinator_endpoints", "login_codes", "trail", "refusals", "trail_route",
     },
-    "split-server": {"split_server", "split_caches", "split_points"},
+    "split-server": {"split_server", "split_caches", "split_points", "plausible", "split_rule"},
     "fed-server": {"fed_server"},
 }  # fmt: skip
 

@@ -156,6 +156,24 @@ class ServerSettings(TlsSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(0, description="Port to listen on; 0 takes a free one.")
+    max_requests: int = Field(
+        1024, ge=1, description="Requests under way in all; over it, only who has none under way is let in."
+    )
+    max_requests_per_caller: int = Field(
+        256,
+        ge=1,
+        description="Requests that one identity has under way; without identities, that one address has.",
+    )
+    max_requests_per_s: float = Field(
+        5000, ge=0, description="Requests that one identity, or one address, sends a second; 0: no bound."
+    )
+    max_connections: int = Field(8192, ge=1, description="Open connections in all.")
+    max_connections_per_caller: int = Field(
+        2048,
+        ge=1,
+        description="Open connections of one identity; of one address, those that have not shown an identity yet. Over "
+        "it, the one that has been idle longest is closed.",
+    )
 
     @model_validator(mode="after")
     def _others_need_tls(self) -> Self:
@@ -165,6 +183,15 @@ class ServerSettings(TlsSettings):
 
 class CoordinatorSettings(ServerSettings):
     port: Port = Field(8000, description="Port to listen on; 0 takes a free one.")
+    # A poll is under way for as long as there is no task: with a thousand clients, a thousand.
+    max_requests: int = Field(
+        8192, ge=1, description="Requests under way in all; over it, only who has none under way is let in."
+    )
+    max_requests_per_caller: int = Field(
+        4096,
+        ge=1,
+        description="Requests that one identity has under way; without identities, that one address has.",
+    )
     records_url: str = Field("sqlite:///microsfl.db", description="SQLAlchemy URL of the database.")
     federation: str | None = Field(
         None,

@@ -12,14 +12,17 @@ from ..trust.credential import Credential
 from ..trust.keys import FILE, Federation, first
 from ..trust.scopes import Role
 from ..trust.secret import new_secret
-from ..trust.tls import here
 
 OPERATOR = "operator"
 OWNER_ONLY = 0o700
 
 
-def begin(folder: Path, name: str | None, coordinator: str, credential: Path) -> Federation:
+def begin(
+    folder: Path, name: str | None, coordinator: str, credential: Path, authorities: str | None = None
+) -> Federation:
     """Make a federation with a signing key and an operator, whose credential is written to that file.
+
+    authorities: PEM text of the CA of the coordinator's certificate; None: one that systems trust.
 
     Raises:
         InvalidSetting, InvalidId: when there is a federation or a credential already, or the name cannot be one.
@@ -37,7 +40,7 @@ def begin(folder: Path, name: str | None, coordinator: str, credential: Path) ->
     except OSError as error:
         raise StoreNotWritable(f"The folder {folder} cannot be made: {error.strerror}.") from None
     # The credential first: a federation whose operator nobody can be would have to be made again.
-    Credential(coordinator, OPERATOR, secret, here().authorities()).write(credential)
+    Credential(coordinator, OPERATOR, secret, authorities).write(credential)
     try:
         made.write(folder)
     except BaseException:

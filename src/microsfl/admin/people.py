@@ -12,7 +12,6 @@ from ..client.entitled import Ways, asking
 from ..client.http import Http, Way, json_object
 from ..trust.credential import Credential
 from ..trust.ticket import Ticket
-from ..trust.tls import here
 from ..trust.tokens import Audience
 from .folder import free
 
@@ -65,7 +64,7 @@ class People:
 
 
 def enrol(coordinator: str, token: str, path: Path) -> Credential:
-    """Use up an invitation; the credential, which is then in that file.
+    """Use up an invitation; the credential, which is then in that file, with the CA that this process trusts.
 
     Raises:
         InvalidSetting, StoreNotWritable: when it could not be kept there; then the invitation is as it was.
@@ -73,8 +72,10 @@ def enrol(coordinator: str, token: str, path: Path) -> Credential:
         Unreachable: when no coordinator answers.
     """
     free(path)
-    given = _post(Http(0.0, PATIENCE_S), coordinator, "/api/enrolments", {"token": token})
-    credential = Credential(coordinator, str(given["id"]), str(given["secret"]), here().authorities())
+    http = Http(0.0, PATIENCE_S)
+    given = _post(http, coordinator, "/api/enrolments", {"token": token})
+    authorities = http.connections.outbound.authorities()
+    credential = Credential(coordinator, str(given["id"]), str(given["secret"]), authorities)
     credential.write(path)
     return credential
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..config import ProcessSettings
 from .admin_certs import certs
 from .group import cli
 from .options import CREDENTIAL, Duration, Url, calls_a_coordinator
@@ -43,9 +44,17 @@ admin.add_command(certs)
 @click.option("--name", metavar="TEXT", help="Name of the federation; default: that of the folder.")
 @AT
 @click.option("--credential", metavar="FILE", help="Where the operator's credential goes; default: the usual place.")
+@click.option(
+    "--tls-ca",
+    metavar="FILE",
+    envvar="MICROSFL_TLS_CA",
+    show_envvar=True,
+    help="CA of the coordinator's certificate, for the operator's credential to have it.",
+)
 @AS_JSON
-@calls_a_coordinator
-def init(folder: Path, name: str | None, coordinator: str, credential: str | None, as_json: bool) -> None:
+def init(
+    folder: Path, name: str | None, coordinator: str, credential: str | None, tls_ca: str | None, as_json: bool
+) -> None:
     """Make a federation: its folder, a signing key, and an operator.
 
     Start the coordinator with --federation FOLDER; --coordinator is the URL under which others will reach it. The
@@ -53,9 +62,11 @@ def init(folder: Path, name: str | None, coordinator: str, credential: str | Non
     """
     from ..admin.folder import begin
     from ..trust.credential import kept_for
+    from ..trust.tls import Outbound
 
     path = Path(credential) if credential else kept_for(coordinator)
-    made = begin(folder, name, coordinator, path)
+    authorities = Outbound.of(ProcessSettings(tls_ca=tls_ca)).authorities()
+    made = begin(folder, name, coordinator, path, authorities)
     if as_json:
         click.echo(json.dumps({"federation": made.name, "folder": str(folder), "credential": str(path)}, indent=2))
         return

@@ -5,5 +5,6 @@ from __future__ import annotations
 from .database import Participant, Records, RunRecord
 from .identities import Identity, Invitation
 from .rows import Row
+from .trail import Entry
 
-__all__ = ["Identity", "Invitation", "Participant", "Records", "Row", "RunRecord"]
+__all__ = ["Entry", "Identity", "Invitation", "Participant", "Records", "Row", "RunRecord"]

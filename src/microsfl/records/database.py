@@ -35,6 +35,7 @@ from ..errors import InvalidSetting, MicrosflError, RunExists, StoreNotWritable,
 from . import schema, tables
 from .identities import Identities
 from .rows import Row, upsert
+from .trail import Entry, Trail, append
 
 BUSY_TIMEOUT_MS = 10_000
 DRIVER = "postgresql+psycopg"
@@ -93,6 +94,7 @@ class Records:
         self.url = masked(url)
         self.figures = Figures()
         self.identities = Identities(self._transaction)
+        self.trail = Trail(self._transaction)
         parsed = parse(url)
         self._engine = engine_for(parsed, self.url)
         unusable: type[MicrosflError] = StoreNotWritable if is_sqlite(parsed) else StoreUnavailable
@@ -134,8 +136,8 @@ class Records:
         with self._transaction() as connection:
             return [RunRecord(**row) for row in connection.execute(select(tables.runs).order_by(*order)).mappings()]
 
-    def add_run(self, run: RunRecord) -> None:
-        """Keep a new run.
+    def add_run(self, run: RunRecord, entries: Iterable[Entry] = ()) -> None:
+        """Keep a new run, and what the audit trail is to say of it.
 
         Raises:
             RunExists: when there is one of this name.
@@ -145,6 +147,7 @@ class Records:
                 connection.execute(insert(tables.runs).values(**vars(run)))
             except IntegrityError:
                 raise RunExists(f"There is a run '{run.name}' already.") from None
+            append(connection, entries)
 
     def save_progress(
         self,
@@ -155,9 +158,11 @@ class Records:
         ended_at: float | None = None,
         rounds: Mapping[int, Row] | None = None,
         metrics: Mapping[tuple[int, str], Row] | None = None,
+        entries: Iterable[Entry] = (),
     ) -> None:
         """Steps of a run in one transaction: its state, when it ended if it has, and whatever columns of its rounds and
-        of its metrics (by round and client) they brought; columns that are not named keep their values."""
+        of its metrics (by round and client) they brought, and what the audit trail is to say of them; columns that are
+        not named keep their values."""
         with self._transaction() as connection:
             now = {"state": state, "revision": revision, "ended_at": ended_at}
             connection.execute(update(tables.runs).where(tables.runs.c.name == run).values(now))
@@ -167,6 +172,7 @@ class Records:
                 {"run": run, "round": key[0], "client": key[1], **values} for key, values in (metrics or {}).items()
             ]
             upsert(connection, tables.metrics, told)
+            append(connection, entries)
 
     def save_class_counts(self, run: str, class_counts: Sequence[Sequence[int]]) -> None:
         """Keep how a run's data is divided: samples of each class, for each client."""

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from . import tables
 from .rows import Row, upsert
+from .trail import Entry, append
 
 LISTS = ("acts_as", "runs")
 
@@ -41,7 +42,10 @@ class Invitation:
 
 
 class Identities:
-    """The verbs; every one raises StoreUnavailable when the database does not do what it is asked."""
+    """The verbs; every one raises StoreUnavailable when the database does not do what it is asked.
+
+    entries: what the audit trail is to say of it.
+    """
 
     def __init__(self, transaction: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._transaction = transaction
@@ -52,18 +56,28 @@ class Identities:
             rows = connection.execute(select(tables.identities).order_by(tables.identities.c.id)).mappings()
             return [Identity(**{**row, **{name: tuple(json.loads(row[name])) for name in LISTS}}) for row in rows]
 
-    def save(self, identities: Iterable[Identity]) -> None:
+    def save(self, identities: Iterable[Identity], *entries: Entry) -> None:
         """Insert or replace them all in one transaction."""
         with self._transaction() as connection:
             upsert(connection, tables.identities, [_row(one) for one in identities])
+            append(connection, entries)
 
-    def invite(self, identity: Identity, invitation: Invitation) -> None:
+    def invite(self, identity: Identity, invitation: Invitation, *entries: Entry) -> None:
         """Keep an identity, new or changed, and an invitation of it; earlier ones that were not used end."""
         table = tables.invitations
         with self._transaction() as connection:
             upsert(connection, tables.identities, [_row(identity)])
             connection.execute(delete(table).where(table.c.identity == identity.id, table.c.used_at.is_(None)))
             connection.execute(insert(table).values(**vars(invitation)))
+            append(connection, entries)
+
+    def revoke(self, identity: Identity, *entries: Entry) -> None:
+        """Keep an identity that is revoked; an invitation of it that was not used ends."""
+        table = tables.invitations
+        with self._transaction() as connection:
+            upsert(connection, tables.identities, [_row(identity)])
+            connection.execute(delete(table).where(table.c.identity == identity.id, table.c.used_at.is_(None)))
+            append(connection, entries)
 
     def invitation(self, token_hash: str) -> Invitation | None:
         with self._transaction() as connection:
@@ -71,7 +85,7 @@ class Identities:
             row = connection.execute(query).mappings().first()
             return None if row is None else Invitation(**row)
 
-    def enrol(self, identity: Identity, token_hash: str, used_at: float) -> bool:
+    def enrol(self, identity: Identity, token_hash: str, used_at: float, *entries: Entry) -> bool:
         """Keep the identity with its secret and use up the invitation, both or neither; False: it was used before."""
         table = tables.invitations
         with self._transaction() as connection:
@@ -79,6 +93,7 @@ class Identities:
             if not connection.execute(update(table).where(unused).values(used_at=used_at)).rowcount:
                 return False
             upsert(connection, tables.identities, [_row(identity)])
+            append(connection, entries)
             return True
 
 

@@ -20,6 +20,7 @@ from .gate import COOKIE, caller_of
 from .http import read_body
 from .identities import Identities
 from .json_body import JsonRoute
+from .refusals import place_of
 
 FORM_BYTES = 4096
 LONGEST_INVITATION_S = 90 * 86_400.0
@@ -159,14 +160,15 @@ async def token(request: Request, response: Response) -> TokenJson:
 async def invite(request: Request, response: Response, asked: Invite) -> Invited:
     if asked.acts_as is not None and asked.role != "client":
         raise InvalidSetting("acts_as: only clients act as others.")
-    if asked.runs != [ANY] and asked.role != "client":
-        raise InvalidSetting("runs: only clients are invited to some runs and not to others.")
     acts_as = [ANY] if asked.role == "operator" else asked.acts_as or [asked.id]
     if asked.runs != [ANY] and asked.role != "client":
         raise InvalidSetting(f"runs: only clients are invited to some runs; a {asked.role} is for all of them.")
     runs = [one if one == ANY else check_id(one, "run") for one in asked.runs]
+    caller = caller_of(request)
+    for run in runs:  # nobody invites to more than they are invited to
+        caller.must_be_in(run)
     response.headers.update(NEVER_KEPT)
-    made = await _identities(request).invite(asked.id, Role(asked.role), acts_as, runs, asked.expires_s)
+    made = await _identities(request).invite(asked.id, Role(asked.role), acts_as, runs, asked.expires_s, caller.id)
     return Invited(token=made[0], expires_at=made[1])
 
 
@@ -190,7 +192,7 @@ async def identities(request: Request) -> IdentitiesJson:
 
 @router.post("/identities/{id}/revoke", tags=["admission"], summary="End a credential, and the tokens given for it")
 async def revoke(request: Request, id: api.ParticipantId) -> IdentityJson:
-    return _json(await _identities(request).revoke(id))
+    return _json(await _identities(request).revoke(id, caller_of(request).id))
 
 
 @router.get("/session", tags=["admission"], summary="As whom one is logged in")
@@ -206,6 +208,7 @@ async def log_in(request: Request, response: Response, given: LogIn) -> Session:
         token, caller, life_s = here.session(given.id, given.secret)
     else:
         token, caller, life_s = here.session_of(given.code or "")
+    at_hand(request).refusals.count((caller.id, place_of(request.scope), "POST", "/api/session", 200))
     response.headers.update(NEVER_KEPT)
     response.set_cookie(
         COOKIE, token, max_age=int(life_s), httponly=True, samesite="strict", secure=request.url.scheme == "https"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints, model_validator
@@ -129,6 +130,15 @@ class Absence(BaseModel):
     reason: str
 
 
+class OutlierJson(BaseModel):
+    """A client that sent what is far longer or shorter than what the others did."""
+
+    client: str
+    norm: float = Field(description="of its body gradients a batch, or of its update of client-side weights")
+    median: float = Field(description="of all clients of the round")
+    score: float = Field(description="modified z-score; more than 3.5 either way is an outlier")
+
+
 class RoundRow(RoundResult):
     """A round, over or not; null is what has not happened yet."""
 
@@ -141,6 +151,8 @@ class RoundRow(RoundResult):
     synced_at: float | None = None
     ended_at: float | None = None
     absent: list[Absence] = Field([], description="clients that the round went on without")
+    body_outliers: list[OutlierJson] = Field([], description="clients whose contributions to the body are outliers")
+    client_outliers: list[OutlierJson] = Field([], description="clients whose client-side weights are outliers")
 
 
 class Rounds(BaseModel):
@@ -231,7 +243,8 @@ def participant_json(participant: Participant, alive: bool) -> ParticipantJson:
 
 
 def round_json(row: Row) -> RoundRow:
-    return RoundRow.model_validate({**row, "absent": absent_of(row)})
+    found = {name: json.loads(row.get(name) or "[]") for name in ("body_outliers", "client_outliers")}
+    return RoundRow.model_validate({**row, **found, "absent": absent_of(row)})
 
 
 def run_json(run: Run, history_from: int = 0) -> RunJson:

@@ -12,6 +12,7 @@ from .data_plane import DataPlane
 from .director import Director
 from .identities import Identities
 from .overview import View
+from .refusals import Refusals
 from .resolver import Resolver
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -28,6 +29,7 @@ class AtHand:
     data_plane: DataPlane
     view: View
     resolver: Resolver
+    refusals: Refusals
     identities: Identities | None = None  # none: everybody may do everything
 
 

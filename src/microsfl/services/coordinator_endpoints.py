@@ -23,6 +23,7 @@ ENDPOINTS: Endpoints = {
     ("POST", "/api/login-links"): (Scope.ADMIN,),
     ("POST", "/api/invitations"): (Scope.ADMIN,),
     ("GET", "/api/identities"): (Scope.ADMIN,),
+    ("GET", "/api/audit"): (Scope.ADMIN,),
     ("POST", "/api/identities/{id}/revoke"): (Scope.ADMIN,),
     # Participants.
     ("POST", "/api/participants"): (Scope.REGISTER,),

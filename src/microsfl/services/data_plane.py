@@ -6,15 +6,16 @@ Every endpoint called here is idempotent, so that a request may be sent again, t
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import urllib3
 from cachetools import LRUCache
-from pydantic import BaseModel, NonNegativeInt, PrivateAttr, ValidationError
+from pydantic import BaseModel, NonNegativeInt, PrivateAttr, StringConstraints, ValidationError
 
 from ..errors import (
     InputError,
@@ -32,6 +33,7 @@ from ..telemetry.histogram import REDUCE_BOUNDS, Histogram
 from ..trust.tls import Outbound
 from ..trust.tokens import Audience
 from ..wire.timing import HEADER, Timing, read_timing
+from .api import OutlierJson
 from .pool import Pool
 from .shown import CommitJson
 from .spent import spent_there
@@ -58,8 +60,11 @@ class Prepared(BaseModel):
 
 
 class Committed(BaseModel):
-    """What a call that closes a round came to."""
+    """What a call that closes a round came to. commit_sha256: of the commit's file; servers of before do not say it."""
 
+    commit_sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
+
+    outliers: list[OutlierJson] = []
     _timing: Timing | None = PrivateAttr(None)
 
     @property
@@ -89,6 +94,7 @@ class PartialsAnswer(BaseModel):
 
 class AggregateAnswer(Committed):
     version: NonNegativeInt
+    clients: NonNegativeInt | None = None
 
 
 class CommitsAnswer(BaseModel):
@@ -102,12 +108,16 @@ Answer = TypeVar("Answer", bound=BaseModel)
 def reduced_row(answer: ReduceAnswer) -> Row:
     """The columns of the round that it brings."""
     counts = answer.model_dump(include={"contributions", "left_out", "batches"})
-    return {**counts, "reduce_spent": spent_there("split", answer.timing)}
+    return {**counts, "reduce_spent": spent_there("split", answer.timing), "body_outliers": _outliers(answer)}
 
 
 def aggregated_row(answer: AggregateAnswer) -> Row:
     """The columns of the round that it brings."""
-    return {"aggregate_spent": spent_there("fed", answer.timing)}
+    return {"aggregate_spent": spent_there("fed", answer.timing), "client_outliers": _outliers(answer)}
+
+
+def _outliers(answer: Committed) -> str | None:
+    return json.dumps([one.model_dump() for one in answer.outliers]) if answer.outliers else None
 
 
 class DataPlane:
@@ -203,6 +213,8 @@ class DataPlane:
                 return found
             except _TryAgain as error:
                 pause_s = _pause_s(attempt, len(urls))
+                if pause_s:  # all replicas of this turn have been asked
+                    pause_s = max(pause_s, error.after_s)
                 if time.monotonic() + pause_s > deadline:
                     raise Unreachable(f"No server answered {path} within {budget_s:g} s; last: {error}.") from None
                 event("data plane call failed", path=path, attempt=attempt, error=str(error))
@@ -226,7 +238,9 @@ class DataPlane:
             # Of a new key, a replica hears with its next heartbeat.
             if isinstance(error, StoreCorrupt) or (refused and not isinstance(error, Unauthenticated)):
                 raise error  # no other replica would say anything else
-            raise _TryAgain(f"{url}: {response.status} {error}")
+            raise _TryAgain(
+                f"{url}: {response.status} {error}", _retry_after_s(response.headers.get("retry-after", ""))
+            )
         try:
             found = answer.model_validate(payload)
         except ValidationError as invalid:
@@ -241,7 +255,17 @@ class DataPlane:
 
 
 class _TryAgain(Exception):
-    """This attempt came to nothing; another may do better."""
+    """This attempt came to nothing; another may do better, `after_s` seconds later."""
+
+    def __init__(self, problem: str, after_s: float = 0.0) -> None:
+        super().__init__(problem)
+        self.after_s = after_s
+
+
+def _retry_after_s(said: str) -> float:
+    """What a server asks for with `Retry-After`, and at random a little more; no longer than between other attempts."""
+    known = float(said[:9]) if said.isascii() and said.isdecimal() else 0.0
+    return min(known, LONGEST_PAUSE_S) * random.uniform(1.0, 1.25)
 
 
 def _pause_s(attempt: int, replicas: int) -> float:

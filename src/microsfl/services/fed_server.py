@@ -9,6 +9,7 @@ from torch import nn
 
 from ..config import FedServerSettings
 from ..core.client_side import exchanged
+from ..core.norms import Bound
 from ..core.server_optimizer import ServerOptimizer
 from ..device import use_threads
 from ..errors import InputError
@@ -24,7 +25,7 @@ from ..telemetry.exposition import Point
 from ..trust.tokens import Audience
 from ..wire.messages import Stored, Update
 from ..zoo.parts import build_parts, client_side, load_front
-from .reduces import Reduces
+from .reduces import Reduces, told
 from .replica import Json, Replica, number_field, text_field
 from .replica_endpoints import CLIENT_SIDE
 from .replica_points import sync_points
@@ -73,7 +74,12 @@ class FedServer:
         sync = self._run(text_field(call, "run"))
         self.reduces.begin()
         commit = sync.aggregate(number_field(call, "round"), clients, last)
-        return {"version": commit.version, "clients": len(commit.contributions)}
+        return {
+            "version": commit.version,
+            "clients": len(commit.contributions),
+            "commit_sha256": commit.sha256,
+            "outliers": told(sync.run, keys.CLIENT, sync.chain, commit),
+        }
 
     def update(self, run: str, round_: int, client: str) -> bytes:
         """State of a client's optimizers after a round, as it uploaded it."""
@@ -136,6 +142,7 @@ def rule_of(spec: RunSpec, parts: Mapping[str, nn.Module]) -> AverageRule:
         trained=frozenset(trained),
         handed_on=strategy.traits.client_side == "handed-on",
         seed=spec.run.seed,
+        bound=Bound(spec.limits.max_update_norm, spec.limits.on_excess == "clip"),
     )
 
 

@@ -15,7 +15,6 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from ..errors import InvalidSetting, MicrosflError, RunNotFound, VersionNotFound
 from ..spec import RunSpec
 from ..spec.reference import settings_reference
-from ..trust.scopes import Scope
 from ..trust.tokens import Audience
 from . import streams
 from .api import Count, round_json
@@ -26,7 +25,7 @@ from .errand import errand
 from .gate import caller_of, still_admits
 from .json_body import JsonRoute
 from .overview import participants_of
-from .roster import CLIENT, SPLIT_SERVER
+from .roster import SPLIT_SERVER
 from .shown import (
     ClassCounts,
     Commits,
@@ -51,23 +50,18 @@ router = APIRouter(prefix="/api", route_class=JsonRoute, responses=RESPONSES)
 
 @router.get("/overview", tags=["dashboard"], summary="All runs in a line each", response_model=Overview)
 async def overview(request: Request) -> Response:
-    return Response(at_hand(request).view.overview(), media_type="application/json")
+    return Response(at_hand(request).view.overview(caller_of(request)), media_type="application/json")
 
 
-@router.get("/participants", tags=["participants"], summary="Everybody who ever registered")
+@router.get("/participants", tags=["participants"], summary="Who ever registered; to a client: servers and itself")
 async def participants(request: Request) -> Participants:
-    found, caller = participants_of(director_of(request)), caller_of(request)
-    if caller.may(Scope.READ):
-        return found
-    # A client is told of the servers, and of no other client.
-    known = [one for one in found.participants if one.role != CLIENT or one.id in caller.acts_as]
-    return Participants(participants=known)
+    return participants_of(director_of(request), caller_of(request))
 
 
 @router.get("/events", tags=["dashboard"], summary="Overview and participants, live (server-sent events)")
 async def events(request: Request) -> StreamingResponse:
     here = at_hand(request)
-    return _stream(streams.of_everything(here.director, here.view, still_admits(request)))
+    return _stream(streams.of_everything(here.director, here.view, caller_of(request), still_admits(request)))
 
 
 @router.get("/runs/{run}/events", tags=["dashboard"], summary="A run with its rounds and metrics, live")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from typing import TypeAlias
@@ -26,6 +26,11 @@ LONGEST_QUERY = 8192
 # (method, path of the route) -> scopes, of which the caller needs any.
 Endpoints: TypeAlias = Mapping[tuple[str, str], tuple[scopes.Scope, ...]]
 
+
+async def _at_once(_: Scope) -> None:
+    """Nobody is held back."""
+
+
 # What a caller is where a service takes everybody: somebody who may be anyone, and do anything.
 EVERYBODY = frozenset({ANY})
 # Whoever asks for what is public.
@@ -43,6 +48,7 @@ class Gate:
         routes: the app's, asked at the first request, when all are there.
         cookies: whether a browser's session counts as a token, too.
         links: whether a link's token may stand in the query of what it downloads.
+        hold_back: awaited before a refusal for want of a valid token is said.
     """
 
     def __init__(
@@ -54,9 +60,10 @@ class Gate:
         *,
         cookies: bool = False,
         links: bool = False,
+        hold_back: Callable[[Scope], Awaitable[None]] = _at_once,
     ) -> None:
         self._app, self._verifier, self._endpoints = app, verifier, endpoints
-        self._cookies, self._links = cookies, links
+        self._cookies, self._links, self._hold_back = cookies, links, hold_back
         self._get_routes = routes
         self._patterns: list[Route | Mount] | None = None
         self._fixed: dict[tuple[str, str], tuple[scopes.Scope, ...]] = {}
@@ -69,6 +76,7 @@ class Gate:
             except MicrosflError as error:
                 answer = await on_microsfl_error(Request(scope), error)
                 if isinstance(error, Unauthenticated):
+                    await self._hold_back(scope)
                     answer.headers["www-authenticate"] = "Bearer"
         await answer(scope, receive, send)
 
@@ -83,13 +91,14 @@ class Gate:
         link = _link(scope) if self._links and scopes.Scope.DOWNLOAD in wanted else None
         token = link or token_of(Headers(scope=scope), cookies=self._cookies)
         caller = verifier.verify(token)
+        # The caller is there also for whoever notes who was refused.
+        scope.setdefault("state", {}).update(caller=caller, admits=partial(_admits, verifier, token))
         if link is not None and caller.role is not scopes.Role.LINK:
             raise Forbidden("Only a link's token may stand in an address: others would stay there for too long.")
         if not any(map(caller.may, wanted)):
             raise Forbidden(f"A {caller.role} may not {method} {path[:200]}.")
         if run is not None:
             caller.must_be_in(run)
-        scope.setdefault("state", {}).update(caller=caller, admits=partial(_admits, verifier, token))
 
     def _look_up(self, method: str, path: str) -> tuple[tuple[scopes.Scope, ...], str | None]:
         """The scopes of which one is needed, and the run in the path."""

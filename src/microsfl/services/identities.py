@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..config import CoordinatorSettings, is_loopback, url_of
 from ..errors import ClientNotFound, Forbidden, InvalidSetting, Unauthenticated
-from ..records import Identity, Invitation, Records
+from ..records import Entry, Identity, Invitation, Records
 from ..trust.credential import Credential, home, kept_for
 from ..trust.keys import FILE, SESSION_S, TAKEN_OVER_S, Federation, LivingFederation, first, jwks
 from ..trust.scopes import Role
@@ -51,6 +51,7 @@ class Identities:
     ) -> None:
         self._records, self._living, self._clock, self._patience_s = records.identities, living, clock, patience_s
         self._changing = asyncio.Lock()
+        self.note: Callable[[Entry], None] = lambda _: None  # what the audit trail is to say of the keys
         federation = living.now()
         self._known = {one.id: one for one in self._records.all()}
         first = [
@@ -59,7 +60,7 @@ class Identities:
         ]
         known = self._known
         new = [one for one in first if one.id not in known or known[one.id].created_at < one.created_at]
-        self._records.save(new)
+        self._records.save(new, *(self._entry("identity taken over", "federation", one) for one in new))
         self._known |= {one.id: one for one in new}
         self.verifier = Verifier(Audience.COORDINATOR, clock)
         self.codes = LoginCodes(clock)
@@ -92,14 +93,18 @@ class Identities:
         keys = self._living.now().keys
         if keys.keys() != self._noticed_at.keys():
             now = self._clock()
+            said = {"keys": list(keys), "before": list(self._noticed_at)}
+            self.note(Entry(now, "federation", "keys changed", self._living.now().name, said))
             self._noticed_at = {kid: self._noticed_at.get(kid, now) for kid in keys}
             self._teach()
 
     async def invite(
-        self, name: str, role: Role, acts_as: Iterable[str], runs: Iterable[str], expires_s: float
+        self, name: str, role: Role, acts_as: Iterable[str], runs: Iterable[str], expires_s: float, by: str
     ) -> tuple[str, float]:
         """A one-time token by which `name` can enrol, and when it ends. Of an identity that there is, its credential
         goes on until then.
+
+        by: the identity that asks, here and below.
 
         Raises:
             InvalidSetting: when there is an identity of that name with another role.
@@ -113,7 +118,9 @@ class Identities:
                 one = replace(known, acts_as=one.acts_as, runs=one.runs)
             token = new_secret()
             invitation = Invitation(digest(token), name, now, now + expires_s)
-            await insist(partial(self._records.invite, one, invitation), self._patience_s)
+            await insist(
+                partial(self._records.invite, one, invitation, self._entry("invitation", by, one)), self._patience_s
+            )
             self._known[name] = one
             self._changed()
             return token, invitation.expires_at
@@ -132,7 +139,8 @@ class Identities:
                 raise Unauthenticated("The invitation is not one of this federation, is over, or was used.")
             secret = new_secret()
             one = replace(known, secret_hash=digest(secret), next_hash=None)
-            if not await insist(partial(self._records.enrol, one, hashed, now), self._patience_s):
+            entry = self._entry("enrolment", one.id, one)
+            if not await insist(partial(self._records.enrol, one, hashed, now, entry), self._patience_s):
                 raise Unauthenticated("The invitation was used.")
             self._known[one.id] = one
             self._changed()
@@ -147,11 +155,12 @@ class Identities:
         async with self._changing:
             known = self._checked(name, secret)
             new = new_secret()
-            await self._keep(replace(known, secret_hash=digest(secret), next_hash=digest(new)))
+            one = replace(known, secret_hash=digest(secret), next_hash=digest(new))
+            await self._keep(one, self._entry("rotation", name, one))
             return new
 
-    async def revoke(self, name: str) -> Identity:
-        """From now on, neither its credential nor a token that it has is right anywhere.
+    async def revoke(self, name: str, by: str) -> Identity:
+        """From now on, neither its credential nor a token that it has is right anywhere, nor is an invitation of it.
 
         Raises:
             ClientNotFound: when there is no such identity.
@@ -161,7 +170,8 @@ class Identities:
             if known is None:
                 raise ClientNotFound(f"There is no identity '{name}'.")
             one = replace(known, secret_hash=None, next_hash=None, revoked_at=self._clock())
-            await self._keep(one)
+            await insist(partial(self._records.revoke, one, self._entry("revocation", by, one)), self._patience_s)
+            self._known[one.id] = one
             self._changed()
             return one
 
@@ -240,8 +250,13 @@ class Identities:
             raise Unauthenticated("There is no such credential, or it was revoked.")
         return known
 
-    async def _keep(self, one: Identity) -> None:
-        await insist(partial(self._records.save, [one]), self._patience_s)
+    def _entry(self, action: str, by: str, one: Identity) -> Entry:
+        """What the audit trail is to say."""
+        said = {"role": one.role, "acts_as": list(one.acts_as), "runs": list(one.runs)}
+        return Entry(self._clock(), by, action, one.id, said)
+
+    async def _keep(self, one: Identity, *entries: Entry) -> None:
+        await insist(partial(self._records.save, [one], *entries), self._patience_s)
         self._known[one.id] = one
 
     def _changed(self) -> None:

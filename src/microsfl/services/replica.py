@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -24,8 +25,9 @@ from ..telemetry.exposition import Point
 from ..trust.scopes import Scope
 from ..trust.tokens import Caller, Verifier
 from ..wire.messages import Message
-from ..wire.tensors import Buffer
+from ..wire.tensors import Buffer, fields_of
 from ..wire.timing import HEADER, Timing
+from .callers import Admission, Bounds, Callers, check_there, line_of
 from .gate import Endpoints, Gate, caller_of, without_scope
 from .http import exception_handlers, read_body, read_json
 from .meter import Meter, Requests, metrics_route
@@ -33,10 +35,13 @@ from .replica_endpoints import BODY
 from .replica_points import points
 from .stopwatch import Stopwatch
 from .tracing import Tracing
+from .turns import Line, Places, Turns
 
 BINARY = "application/octet-stream"
-# Bodies in memory at a time: further requests wait in the kernel's socket buffers, not in this process.
+# Bodies in memory at a time: further requests wait in the kernel's socket buffers, not in this process. One caller has
+# half of them at most.
 OPEN_BODIES = 16
+REFUSED = (401, 403, 422)
 
 Json = dict[str, Any]
 Result = TypeVar("Result")
@@ -52,7 +57,8 @@ class Replica:
     commits: (run, version) -> the commits that follow on it; it may be called from any thread.
     info: figures for the coordinator. stopwatch: measures what goes through `answer` and `call`. points: the metrics
     that it has besides those of every replica. tracing: where units are followed. endpoints: what each asks of its
-    caller. is_managed: whether the coordinator directs a run.
+    caller. is_managed: whether the coordinator directs a run. refused: how many requests were. largest: bytes that a
+    message of a run has at most, where that is known; it may be called from any thread.
     """
 
     role: str
@@ -70,14 +76,18 @@ class Replica:
     tracing: Tracing | None = None
     endpoints: Endpoints = field(default_factory=lambda: BODY)
     is_managed: Callable[[str], bool] = lambda _: True
+    refused: Callable[[], int] = lambda: 0
+    largest: Callable[[str], int | None] = lambda _: None
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
 
-    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self.compute, function, *arguments)
+    @cached_property
+    def turns(self) -> Turns:
+        """The compute thread, for requests of many callers."""
+        return Turns(self.compute)
 
-    async def called(self, function: Callable[..., Result], *arguments: Any) -> tuple[Result, Timing]:
-        """`call` on the compute thread."""
-        return await self.run(self.call, self.stopwatch.clock(), function, *arguments)
+    async def called(self, line: Line, function: Callable[..., Result], *arguments: Any) -> tuple[Result, Timing]:
+        """`call` on the compute thread, once it is the line's turn."""
+        return await self.turns.run(line, self.call, self.stopwatch.clock(), function, *arguments)
 
     def answer(
         self,
@@ -122,7 +132,7 @@ class Replica:
 
     def figures(self) -> Json:
         """Of this process since it started."""
-        return {**self.info(), **self.stopwatch.figures()}
+        return {**self.info(), **self.stopwatch.figures(), "refused": self.refused()}
 
 
 def check_sender(caller: Caller, message: Message) -> None:
@@ -133,20 +143,31 @@ def check_sender(caller: Caller, message: Message) -> None:
         caller.must_be(client)
 
 
-def create_app(replica: Replica, max_body_bytes: int, verifier: Verifier | None = None) -> Starlette:
-    """The HTTP shell around a replica. verifier: what checks callers; None: everybody may do everything."""
-    places = asyncio.Semaphore(OPEN_BODIES)
+def create_app(
+    replica: Replica, max_body_bytes: int, verifier: Verifier | None = None, bounds: Bounds | None = None
+) -> Starlette:
+    """The HTTP shell around a replica.
+
+    verifier: what checks callers; None: everybody may do everything. bounds: of their requests.
+    """
+    places, callers, run = Places(OPEN_BODIES, OPEN_BODIES // 2), Callers(bounds or Bounds()), replica.turns.run
+
+    def peek(body: bytearray) -> int:
+        said = fields_of(body)
+        largest = replica.largest(str(said.get("run"))) if said else None
+        return max_body_bytes if largest is None else largest
 
     def message_route(path: str) -> Route:
         async def endpoint(request: Request) -> Response:
-            asked = replica.stopwatch.clock()
-            async with places:
+            asked, line = replica.stopwatch.clock(), line_of(request.scope)
+            async with places.of(line):
                 waited_s = replica.stopwatch.clock() - asked
-                body = await read_body(request, max_body_bytes)
+                check_there(request.scope)
+                body = await read_body(request, max_body_bytes, peek)
                 since = replica.stopwatch.clock() - waited_s  # while the body came, it was still on the wire
                 parent = None if replica.tracing is None else request.headers.get(traces.HEADER)
                 caller = caller_of(request) if verifier is not None else None
-                return _binary(*await replica.run(replica.answer, path, body, since, parent, caller))
+                return _binary(*await run(line, replica.answer, path, body, since, parent, caller))
 
         return Route(path, endpoint, methods=["POST"])
 
@@ -154,14 +175,15 @@ def create_app(replica: Replica, max_body_bytes: int, verifier: Verifier | None 
         return JSONResponse({"status": "ok", "role": replica.role, "version": __version__, **replica.figures()})
 
     async def weights(request: Request) -> Response:
-        run = check_id(request.path_params["run"], "run")
+        name, line = check_id(request.path_params["run"], "run"), line_of(request.scope)
         number = _version(request.path_params["version"])
-        (version, content), timing = await replica.called(replica.weights, run, number)
-        as_file = f'attachment; filename="{run}-{replica.role}-{version}.safetensors"'  # for browsers
+        (version, content), timing = await replica.called(line, replica.weights, name, number)
+        as_file = f'attachment; filename="{name}-{replica.role}-{version}.safetensors"'  # for browsers
         return _binary(content, timing, {"x-microsfl-version": str(version), "content-disposition": as_file})
 
     async def status(request: Request) -> Response:
-        return JSONResponse(await replica.run(replica.status, check_id(request.path_params["run"], "run")))
+        name = check_id(request.path_params["run"], "run")
+        return JSONResponse(await run(line_of(request.scope), replica.status, name))
 
     routes = [
         *(message_route(path) for path in replica.messages),
@@ -185,11 +207,19 @@ def create_app(replica: Replica, max_body_bytes: int, verifier: Verifier | None 
     if missing := without_scope(routes, replica.endpoints):
         raise ValueError(f"endpoints without a scope: {missing}")
     requests = Requests(lambda: routes)
+    replica.refused = lambda: requests.with_status(REFUSED)
     meter = Middleware(Meter, requests=requests)
-    gate = [Middleware(Gate, verifier=verifier, endpoints=replica.endpoints, routes=lambda: routes, links=True)]
+    gate = Middleware(
+        Gate,
+        verifier=verifier,
+        endpoints=replica.endpoints,
+        routes=lambda: routes,
+        links=True,
+        hold_back=callers.hold_back,
+    )
     return Starlette(
         routes=routes,
-        middleware=[meter, *(gate if verifier is not None else [])],
+        middleware=[meter, gate, Middleware(Admission, callers=callers)],
         exception_handlers=exception_handlers,
         lifespan=_lifespan(replica),
     )
@@ -209,13 +239,13 @@ def _call_route(replica: Replica, path: str, function: Callable[[Json], Json], *
     """checked: callers are known, and of a run that the coordinator directs it alone may call."""
 
     async def endpoint(request: Request) -> Response:
-        message, caller = await read_json(request), caller_of(request)
+        message, caller, line = await read_json(request), caller_of(request), line_of(request.scope)
         if checked and not caller.may(Scope.DIRECT):
             run = text_field(message, "run")
             caller.must_be_in(run)
-            if await replica.run(replica.is_managed, run):
+            if await replica.turns.run(line, replica.is_managed, run):
                 raise Forbidden(f"Run '{run}' is directed by the coordinator alone.")
-        values, timing = await replica.called(function, message)
+        values, timing = await replica.called(line, function, message)
         return JSONResponse(values, headers={HEADER: timing.header()})
 
     return Route(path, endpoint, methods=["POST"])
@@ -231,7 +261,7 @@ def _update_route(
         if own:
             caller_of(request).must_be(client)
         round_ = _number(request.path_params["round"], "Round")
-        return _binary(*await replica.called(function, run, round_, client))
+        return _binary(*await replica.called(line_of(request.scope), function, run, round_, client))
 
     return Route(path, endpoint)
 

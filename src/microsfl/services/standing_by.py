@@ -24,6 +24,8 @@ from ..trust.ticket import FORM, PATH, Ticket
 from ..trust.tickets import ticket_for
 from ..trust.tls import Inbound, Outbound
 from ..trust.tokens import Audience, Verifier
+from .callers import Bounds
+from .connections import connections_of
 from .http import listen, serve
 from .pool import Pool
 from .replica import Json, Replica, create_app
@@ -131,8 +133,9 @@ def serve_replica(replica: Replica, settings: ReplicaSettings, audience: Audienc
     port: int = sock.getsockname()[1]
     replica.stopwatch.server = settings.participant_id(replica.role, port)
     verifier = None if settings.allow_anybody else Verifier(audience)
-    app = create_app(replica, int(settings.max_body_mb * MB), verifier)
+    app = create_app(replica, int(settings.max_body_mb * MB), verifier, Bounds.of(settings))
     heartbeat = Heartbeat(settings, port, replica, verifier) if settings.coordinator else None
     if heartbeat is not None:
         heartbeat.start()
-    serve(app, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None, inbound=inbound)
+    stop = heartbeat.stop if heartbeat else None
+    serve(app, sock, connections_of(settings), role=replica.role, on_stop=stop, inbound=inbound)

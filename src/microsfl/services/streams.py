@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from ..errors import OperationError
 from ..records import Row
+from ..trust.tokens import Caller
 from .api import MetricsRow, round_json, run_json
 from .bells import ANY_RUN
 from .director import Director
@@ -37,19 +38,20 @@ def frame(event: str, data: str, number: int | None = None) -> str:
 
 
 async def of_everything(
-    director: Director, view: View, admitted: Callable[[], bool] = lambda: True
+    director: Director, view: View, caller: Caller, admitted: Callable[[], bool] = lambda: True
 ) -> AsyncIterator[str]:
-    """The overview and the participants, now and after each change, for as long as the reader is admitted."""
+    """The overview and the participants, as the caller may see them, now and after each change, for as long as the
+    reader is admitted."""
     yield BEGIN
     overview = lasting = ""
     told_at = spoke_at = -HEARTBEAT_S
     while not director.bells.closed and admitted():
         changes, now = director.changes, time.monotonic()
         frames = []
-        if view.overview() != overview:
-            overview = view.overview()
+        if (now_there := view.overview(caller)) != overview:
+            overview = now_there
             frames.append(frame("overview", overview))
-        text, without_times = view.participants()
+        text, without_times = view.participants(caller)
         if without_times != lasting or now - told_at >= LAST_SEEN_S:
             lasting, told_at = without_times, now
             frames.append(frame("participants", text))

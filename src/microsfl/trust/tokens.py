@@ -113,6 +113,11 @@ class Verifier:
                 self._known.clear()
             self._federation, self._keys, self._revoked = federation, dict(keys), dict(revoked)
 
+    @property
+    def kids(self) -> tuple[str, ...]:
+        """The names of the keys that it knows, oldest first."""
+        return tuple(self._keys)
+
     def verify(self, token: str) -> Caller:
         """Who the token is of.
 

@@ -59,15 +59,11 @@ class Asked:
         """
         try:
             return self.control("", patience_s=patience_s).runs()
-        except (OperationError, Unauthenticated) as error:
+        except (OperationError, Unauthenticated, UnsafeConnection) as error:
             if self.coordinator is None:  # or it is somebody else's
                 return None
-            if isinstance(error, Unauthenticated):
-                raise
-            raise Unreachable(silent(self.url, error)) from None
-        except UnsafeConnection:
-            if self.coordinator is None:
-                return None
+            if isinstance(error, OperationError):
+                raise Unreachable(silent(self.url, error)) from None
             raise
 
 
