@@ -83,14 +83,16 @@ def inside(
 
 
 class _Watched(Response):
-    """Sets `event` when the connection has gone before all of the body was written."""
+    """More than a connection holds; sets `event` when that has gone before all of it was written."""
 
     def __init__(self, content: bytes, event: threading.Event) -> None:
-        super().__init__(content)
-        self.event = event
+        super().__init__()
+        self.content, self.event = content, event
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await super().__call__(scope, receive, send)
+    async def __call__(self, _: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(2):  # the second one waits for the first
+            await send({"type": "http.response.body", "body": self.content, "more_body": True})
         while (await receive())["type"] != "http.disconnect":
             pass
         self.event.set()

@@ -73,7 +73,7 @@ def test_a_fed_server_that_restarts_goes_on_where_weights_are_handed_on() -> Non
     for _ in range(2):
         answer = fed_server(store).aggregate(call)
         commit = hashlib.sha256(store.get("runs/toy/client/1/commit.json")).hexdigest()
-        assert answer == {"version": status["version"] + 1, "clients": 2, "commit_sha256": commit}
+        assert answer == {"version": status["version"] + 1, "clients": 2, "commit_sha256": commit, "outliers": []}
     assert fed_server(store).weights("toy", None) == (1, encode(sent["one"]))
     assert fed_server(store).handed_on("toy", 0, "two") == encode(sent["two"])
 
