@@ -46,6 +46,7 @@ def test_nothing_looked_up_is_not_well(audit: Any) -> None:
     assert audit.verdict([])[0] == 3
 
 
+@pytest.mark.slow
 def test_the_bill_of_materials_names_what_is_installed(tmp_path: Path) -> None:
     """As `make sbom` writes it."""
     pytest.importorskip("cyclonedx_py")

@@ -62,7 +62,8 @@ def verify(where: Where, head: str | None, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(said, indent=2))
     elif problem is None:
-        click.echo(f"whole: {check.head.seq} entries; the last one has the hash\n{check.head.hash}")
+        counted = "1 entry" if check.head.seq == 1 else f"{check.head.seq} entries"
+        click.echo(f"whole: {counted}; the last one has the hash\n{check.head.hash}")
     else:
         click.echo(f"broken: {problem}")
     return 0 if problem is None else 1
