@@ -23,7 +23,7 @@ from microsfl.store.objects import open_store
 from microsfl.trust.keys import Federation, LivingFederation, first
 from microsfl.trust.scopes import Role
 from microsfl.trust.secret import new_secret
-from microsfl.trust.tokens import Audience, Verifier
+from microsfl.trust.tokens import Audience, Signer, Verifier
 from microsfl.wire.messages import Backward, Forward, Message, Predict, Step, Update
 from microsfl.zoo.parts import build_parts, client_side
 from tests.service.control_plane import served
@@ -85,6 +85,11 @@ class Estate:
     verifiers: dict[str, Verifier] = field(default_factory=dict)
     identities: Identities = field(init=False)
 
+    @property
+    def signer(self) -> Signer:
+        """With the federation's newest key."""
+        return self.federation.signer(list(self.federation.keys)[-1])
+
     def now(self) -> float:
         return self.clock[0]
 
@@ -93,7 +98,7 @@ class Estate:
         role, runs = MEMBERS[member]
         caller = self.identities.caller(next(one for one in self.identities.all() if one.id == member))
         assert (caller.role, caller.runs) == (role, frozenset(runs))
-        return self.federation.signer.token(caller, AREAS[service], **{"now": self.now(), **changes})
+        return self.signer.token(caller, AREAS[service], **{"now": self.now(), **changes})
 
     def send(
         self,

@@ -75,7 +75,7 @@ def genuine(**changes: Any) -> Forge:
     """With the federation's own key, and claims that must not be taken."""
 
     def forge(it: Estate, service: str) -> str:
-        return jwt.encode(claims(service, **changes), it.federation.signer.key, "EdDSA", headers={"kid": kid_of(it)})
+        return jwt.encode(claims(service, **changes), it.signer.key, "EdDSA", headers={"kid": kid_of(it)})
 
     return forge
 
@@ -93,7 +93,7 @@ def of_a_foreign_federation(it: Estate, service: str) -> str:
 
 def of_a_namesake(it: Estate, service: str) -> str:
     """Another federation that calls itself and its key alike."""
-    signer = replace(it.federation.signer, key=OWN)
+    signer = replace(it.signer, key=OWN)
     return signer.token(it.identities.caller(it.identities.all()[4]), AREAS[service], now=NOW)
 
 

@@ -146,6 +146,6 @@ def test_an_operator_of_one_run_makes_no_other_and_invites_to_none(unchanged: Es
     answer = unchanged.ask("helper", "coordinator", "POST", "/api/runs", spec)
     assert (answer.status, answer.code) == (403, "forbidden")
     for runs in ([RUN], ["*"], ["other", RUN]):
-        asked = {"id": "accomplice", "role": "operator", "runs": runs}
+        asked = {"id": "accomplice", "role": "client", "runs": runs}
         answer = unchanged.ask("helper", "coordinator", "POST", "/api/invitations", asked)
         assert (answer.status, answer.code) == (403, "forbidden")

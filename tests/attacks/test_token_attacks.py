@@ -62,7 +62,8 @@ def test_a_token_elsewhere_than_in_its_header_is_refused(unchanged: Estate, serv
     token = unchanged.token("operator", service)
     for method, path, body in TARGETS[service]:
         for key in ("token", "access_token", "authorization"):
-            assert unchanged.send(service, method, f"{path}?{key}={token}", body).status == 401
+            answer = unchanged.send(service, method, f"{path}?{key}={token}", body)
+            assert answer.status == 401 or (key == "token" and answer.code == "forbidden")  # where links have theirs
     for name in ("x-authorization", "proxy-authorization", "x-access-token"):
         refused(unchanged, service, None, **{name: f"Bearer {token}"})
 

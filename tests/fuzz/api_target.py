@@ -106,7 +106,7 @@ def almighty(it: Estate, service: str) -> str:
     """Of somebody who passes the gate everywhere: an operator, who at a replica plays the coordinator now and then."""
     caller = it.identities.caller(next(one for one in it.identities.all() if one.id == "operator"))
     assert isinstance(caller, Caller)
-    return it.federation.signer.token(caller, AREAS[service], life_s=10**9, now=it.now())
+    return it.signer.token(caller, AREAS[service], life_s=10**9, now=it.now())
 
 
 def operations(it: Estate, service: str) -> Iterator[Any]:
