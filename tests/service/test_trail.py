@@ -108,7 +108,7 @@ def test_it_has_the_reports_that_counted_and_each_commit_with_its_hash(it: Estat
         assert {name: details.pop(name) for name in ("round", "version")} == {"round": 0, "version": 1}
         file = next(it.folder.rglob(f"{area}/1/commit.json"))
         assert details.pop("commit_sha256") == sha256(file)
-        assert details == counts
+        assert details.items() >= counts.items()
         assert entry["actor"] == "coordinator"
 
 
