@@ -19,7 +19,7 @@ from microsfl.config import ProcessSettings
 from microsfl.launch.admission import LocalFederation
 from microsfl.launch.federation import Federation
 from microsfl.trust.authority import Authority
-from microsfl.trust.tls import Outbound, use
+from microsfl.trust.tls import Outbound, using
 
 from . import resnet, throughput
 from .federated import round_speeds
@@ -74,12 +74,9 @@ def measure(quick: bool) -> Iterator[Figure]:
     with new_folder() as pki:
         Encrypted.pki = pki
         Authority.in_folder(pki).server([HERE])
-        use(Outbound(str(pki / "ca.pem")))
-        try:
+        with using(Outbound(str(pki / "ca.pem"))):
             for name, spec in specs.items():
                 yield from ratios(name, spec, turns)
-        finally:
-            use(Outbound())
 
 
 def ratios(name: str, spec: microsfl.RunSpec, turns: int) -> Iterator[Figure]:

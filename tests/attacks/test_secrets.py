@@ -35,7 +35,8 @@ def secrets_in(folder: Path) -> set[bytes]:
         text = path.read_bytes()
         found |= set(SECRET.findall(text))
         keys = json.loads(text).get("keys", {})
-        for key in keys.values():
+        for one in keys.values():
+            key = one["key"]
             raw = base64.urlsafe_b64decode(key + "=")
             found |= {key.encode(), raw, raw.hex().encode()}
     return found
@@ -66,7 +67,12 @@ def surroundings(tmp_path: Path) -> dict[str, str]:
 def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
     """The test of the tests."""
     (tmp_path / "federation.json").write_text(
-        json.dumps({"keys": {"k": base64.urlsafe_b64encode(b"k" * 32).decode().rstrip("=")}, "x": "msfl_" + "a" * 43})
+        json.dumps(
+            {
+                "keys": {"k": {"key": base64.urlsafe_b64encode(b"k" * 32).decode().rstrip("=")}},
+                "x": "msfl_" + "a" * 43,
+            }
+        )
     )
     secrets = secrets_in(tmp_path)
     assert {b"k" * 32, b"msfl_" + b"a" * 43} <= secrets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -151,6 +151,7 @@ def create_app(
     verifier: what checks callers; None: everybody may do everything. bounds: of their requests.
     """
     places, callers, run = Places(OPEN_BODIES, OPEN_BODIES // 2), Callers(bounds or Bounds()), replica.turns.run
+    checked = verifier is not None
 
     def peek(body: bytearray) -> int:
         said = fields_of(body)
@@ -166,44 +167,17 @@ def create_app(
                 body = await read_body(request, max_body_bytes, peek)
                 since = replica.stopwatch.clock() - waited_s  # while the body came, it was still on the wire
                 parent = None if replica.tracing is None else request.headers.get(traces.HEADER)
-                caller = caller_of(request) if verifier is not None else None
+                caller = caller_of(request) if checked else None
                 return _binary(*await run(line, replica.answer, path, body, since, parent, caller))
 
         return Route(path, endpoint, methods=["POST"])
 
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "role": replica.role, "version": __version__, **replica.figures()})
-
-    async def weights(request: Request) -> Response:
-        name, line = check_id(request.path_params["run"], "run"), line_of(request.scope)
-        number = _version(request.path_params["version"])
-        (version, content), timing = await replica.called(line, replica.weights, name, number)
-        as_file = f'attachment; filename="{name}-{replica.role}-{version}.safetensors"'  # for browsers
-        return _binary(content, timing, {"x-microsfl-version": str(version), "content-disposition": as_file})
-
-    async def status(request: Request) -> Response:
-        name = check_id(request.path_params["run"], "run")
-        return JSONResponse(await run(line_of(request.scope), replica.status, name))
-
     routes = [
         *(message_route(path) for path in replica.messages),
-        *(
-            _call_route(replica, path, function, checked=verifier is not None)
-            for path, function in replica.calls.items()
-        ),
+        *(_call_route(replica, path, function, checked=checked) for path, function in replica.calls.items()),
         metrics_route(lambda: (*points(replica.role, replica.stopwatch), *requests.points(), *replica.points())),
-        Route("/v1/health", health),
-        Route("/v1/runs/{run}", status),
-        Route("/v1/runs/{run}/versions/{version}/weights", weights),
+        *_reading_routes(replica),
     ]
-    if "/v1/updates" in replica.messages:
-        path = "/v1/runs/{run}/rounds/{round}/updates/{client}"
-        routes += [
-            _update_route(replica, path, replica.update, own=True),
-            _update_route(replica, f"{path}/weights", replica.handed_on),
-        ]
-    if replica.commits is not None:
-        routes.append(_commits_route(replica.commits))
     if missing := without_scope(routes, replica.endpoints):
         raise ValueError(f"endpoints without a scope: {missing}")
     requests = Requests(lambda: routes)
@@ -233,6 +207,34 @@ def _lifespan(replica: Replica) -> Lifespan[Starlette]:
         replica.close()
 
     return lifespan
+
+
+def _reading_routes(replica: Replica) -> Iterator[Route]:
+    """What changes nothing."""
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok", "role": replica.role, "version": __version__, **replica.figures()})
+
+    async def weights(request: Request) -> Response:
+        name, line = check_id(request.path_params["run"], "run"), line_of(request.scope)
+        number = _version(request.path_params["version"])
+        (version, content), timing = await replica.called(line, replica.weights, name, number)
+        as_file = f'attachment; filename="{name}-{replica.role}-{version}.safetensors"'  # for browsers
+        return _binary(content, timing, {"x-microsfl-version": str(version), "content-disposition": as_file})
+
+    async def status(request: Request) -> Response:
+        name = check_id(request.path_params["run"], "run")
+        return JSONResponse(await replica.turns.run(line_of(request.scope), replica.status, name))
+
+    yield Route("/v1/health", health)
+    yield Route("/v1/runs/{run}", status)
+    yield Route("/v1/runs/{run}/versions/{version}/weights", weights)
+    if "/v1/updates" in replica.messages:
+        path = "/v1/runs/{run}/rounds/{round}/updates/{client}"
+        yield _update_route(replica, path, replica.update, own=True)
+        yield _update_route(replica, f"{path}/weights", replica.handed_on)
+    if replica.commits is not None:
+        yield _commits_route(replica.commits)
 
 
 def _call_route(replica: Replica, path: str, function: Callable[[Json], Json], *, checked: bool) -> Route:
