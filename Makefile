@@ -5,13 +5,16 @@ READY := .venv/.ready
 # Each worker has servers of its own.
 WORKERS ?= -n 2 --dist worksteal
 
-.PHONY: help setup demo test test-all lint docs docs-serve screenshots bench bench-quick clean
+.PHONY: help setup demo test test-all lint audit sbom fuzz docs docs-serve screenshots bench bench-quick clean
 
 help:
 	@echo "make demo      train on real digits through stateless split servers, on this machine"
 	@echo "make test      the tests (some 5 minutes on two cores)"
 	@echo "make test-all  the tests and the slow ones"
 	@echo "make lint      ruff and mypy"
+	@echo "make audit     look up known vulnerabilities of the installed packages (needs PyPI)"
+	@echo "make sbom      write what is installed to sbom.cdx.json (CycloneDX)"
+	@echo "make fuzz      over 20,000 requests that the services' own descriptions make up (15 minutes)"
 	@echo "make docs      write the generated reference pages again, and build the docs site into site/"
 	@echo "make bench     measure speed and size against their targets (10 minutes; bench-quick: 2)"
 	@echo "make setup     only install, into .venv"
@@ -38,6 +41,16 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: setup
+	$(BIN)/python .ci/audit.py
+
+sbom: setup
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.cdx.json \
+		$(BIN)/python
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.fuzz_api 330
 
 docs: setup
 	$(BIN)/python docs/generate.py

@@ -1,8 +1,8 @@
 """Run the benchmarks and print their figures.
 
-    python -m benchmarks                            # all, less than 10 minutes
+    python -m benchmarks                            # all but metrics and dashboard, less than 10 minutes
     python -m benchmarks --quick                    # fewer and smaller repetitions, not all, less than 2 minutes
-    python -m benchmarks --only wire memory         # these alone
+    python -m benchmarks --only metrics dashboard   # these alone
     python -m benchmarks --list
 
 The figures come as a table on standard output and in benchmarks/latest.json. A target that is missed is told and does
@@ -32,10 +32,11 @@ from .throughput import MNIST
 # In the order in which they run. Each is a module of this package with `measure(quick: bool) -> Iterator[Figure]`.
 REGISTRY = (
     "throughput", "resnet", "scaling", "wire", "recompute", "reduce", "memory", "startup", "polling", "metrics",
-    "dashboard",
+    "dashboard", "security",
 )  # fmt: skip
-# What --quick leaves out, unless --only names it: nothing of it depends on how fast the data plane is.
-LONG = ("metrics", "dashboard")
+# Measured only when they are named: nothing of it depends on how fast the data plane is.
+NAMED = ("metrics", "dashboard")
+LONG = ("security",)  # what --quick leaves out besides
 FAILED = 1
 UNKNOWN = 2
 BUSY = 0.5  # processes of others for each core, above which figures mean little
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"Unknown: {', '.join(unknown)}. There are {', '.join(REGISTRY)}.", file=sys.stderr)
         return UNKNOWN
-    names = given.only or [name for name in REGISTRY if not (given.quick and name in LONG)]
+    left_out = (*NAMED, *LONG) if given.quick else NAMED
+    names = given.only or [name for name in REGISTRY if name not in left_out]
     names = [name for name in REGISTRY if name in names]
     if given.mnist:
         os.environ[MNIST] = given.mnist
@@ -162,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"fewer and smaller repetitions, without {' and '.join(LONG)}, less than 2 minutes",
+        help=f"fewer and smaller repetitions, without {', '.join(LONG)}, less than 2 minutes",
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these benchmarks alone")
     parser.add_argument("--list", action="store_true", help="print the names of the benchmarks")

@@ -14,7 +14,7 @@ STUCK_S = 60.0  # longer than any round that is measured
 LAST_LINES = 3
 
 
-def round_speeds(spec: microsfl.RunSpec) -> list[float]:
+def round_speeds(spec: microsfl.RunSpec, kind: type[microsfl.Federation] = microsfl.Federation) -> list[float]:
     """Samples per second of each round but the first, in which the processes warm up.
 
     A round lasts from its beginning until the last client holds the averaged weights: training, reduce, averaging and
@@ -27,7 +27,7 @@ def round_speeds(spec: microsfl.RunSpec) -> list[float]:
     """
     with (
         new_folder() as folder,
-        microsfl.Federation(spec, folder=folder / "run") as federation,
+        kind(spec, folder=folder / "run") as federation,
     ):
         _follow(federation)
         rounds, metrics = federation.control.rounds(), federation.control.metrics()

@@ -19,6 +19,10 @@ from urllib.parse import urlsplit
 import torch
 
 import microsfl
+from microsfl.client.entitled import asking
+from microsfl.client.http import Http
+from microsfl.trust.tickets import ticket_for
+from microsfl.trust.tokens import Audience
 from microsfl.wire.messages import Backward, Forward
 
 from .figures import Figure
@@ -30,6 +34,9 @@ UNITS = 10  # of a client in a round
 ROUNDS = 30
 READINGS = 5
 CONNECTIONS = 4
+Headers = dict[str, str]
+
+BINARY: Headers = {"content-type": "application/octet-stream"}
 TENSORS = {"0": torch.rand(1, 1, 4)}
 
 
@@ -41,12 +48,13 @@ def measure(quick: bool) -> Iterator[Figure]:
     ):
         server = next(child for child in federation.children if child.role == "split-server")
         address = str(server.address)
+        token = authorization(federation.coordinator)
         memory = []
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             for round_ in range(rounds):
                 shares = [range(first, CLIENTS, CONNECTIONS) for first in range(CONNECTIONS)]
-                list(pool.map(lambda clients, r=round_: train(address, r, clients), shares))
-                reduce(address, round_)
+                list(pool.map(lambda clients, r=round_: train(address, token, r, clients), shares))
+                reduce(address, token, round_)
                 memory.append(resident_kb(server.process.pid))
     units = CLIENTS * UNITS
     yield Figure(
@@ -56,6 +64,14 @@ def measure(quick: bool) -> Iterator[Figure]:
         at_least=False,
         note=f"{memory[0] / 1e3:.0f} MB, then {memory[-1] / 1e3:.0f} MB",
     )
+
+
+def authorization(coordinator: str) -> Headers:
+    """The header with a token for split servers, which lives longer than this takes."""
+    ticket = ticket_for(coordinator, asking(Http(), coordinator))
+    if ticket is None:
+        raise ValueError("the federation has no credential")
+    return ticket.header(Audience.BODY)
 
 
 def specification() -> microsfl.RunSpec:
@@ -69,7 +85,7 @@ def specification() -> microsfl.RunSpec:
     )
 
 
-def train(address: str, round_: int, clients: range) -> None:
+def train(address: str, token: Headers, round_: int, clients: range) -> None:
     """All units of these clients in a round, over one connection."""
     connection = HTTPConnection(urlsplit(address).netloc, timeout=60)
     for client in clients:
@@ -83,25 +99,24 @@ def train(address: str, round_: int, clients: range) -> None:
             }
             # A round ends with one more version: its number is the version that it is computed on.
             forward = Forward(**key, version=round_, activations=TENSORS)
-            post(connection, "/v1/forward", forward.pack(), "application/octet-stream")
+            post(connection, "/v1/forward", forward.pack(), {**BINARY, **token})
             backward = Backward(**key, version=round_, gradients=TENSORS)
-            post(connection, "/v1/backward", backward.pack(), "application/octet-stream")
+            post(connection, "/v1/backward", backward.pack(), {**BINARY, **token})
     connection.close()
 
 
-def reduce(address: str, round_: int) -> None:
+def reduce(address: str, token: Headers, round_: int) -> None:
     """Close the round."""
     connection = HTTPConnection(urlsplit(address).netloc, timeout=60)
-    answer = json.loads(
-        post(connection, "/v1/reduce", json.dumps({"run": RUN, "round": round_}).encode(), "application/json")
-    )
+    body = json.dumps({"run": RUN, "round": round_}).encode()
+    answer = json.loads(post(connection, "/v1/reduce", body, {"content-type": "application/json", **token}))
     connection.close()
     if answer["contributions"] != CLIENTS * UNITS:
         raise ValueError(f"round {round_} has {answer['contributions']} contributions")
 
 
-def post(connection: HTTPConnection, path: str, body: bytes, kind: str) -> bytes:
-    connection.request("POST", path, body, {"content-type": kind})
+def post(connection: HTTPConnection, path: str, body: bytes, headers: Headers) -> bytes:
+    connection.request("POST", path, body, headers)
     answer = connection.getresponse()
     content = answer.read()
     if answer.status != 200:

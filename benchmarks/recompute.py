@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 import microsfl
-from microsfl.client.http import Http
+from microsfl.client.entitled import Ways
+from microsfl.client.http import Http, Way
 from microsfl.client.transport import SplitServers
 from microsfl.wire.messages import Backward, Forward
 
@@ -35,9 +36,9 @@ REPETITIONS = 7
 
 def measure(quick: bool) -> Iterator[Figure]:
     with ExitStack() as stack:
-        keeping = servers(stack, 1, GRAPH_CACHE_MB)
-        forgetful = servers(stack, 2, 0)
-        kept, again = Client(keeping[0], keeping[0]), Client(*forgetful)
+        one, keeping = servers(stack, 1, GRAPH_CACHE_MB)
+        other, forgetful = servers(stack, 2, 0)
+        kept, again = Client(one, keeping[0], keeping[0]), Client(other, *forgetful)
         kept.unit(), again.unit()  # the first ones load the weights
         pairs = [(kept.unit(), again.unit()) for _ in range(2 if quick else REPETITIONS)]
         if health(keeping[0])["recomputed"] or health(forgetful[1])["graph_hits"]:
@@ -52,8 +53,8 @@ def measure(quick: bool) -> Iterator[Figure]:
     )
 
 
-def servers(stack: ExitStack, count: int, graph_cache_mb: int) -> list[str]:
-    """URLs of the split servers of a federation that ends with the stack."""
+def servers(stack: ExitStack, count: int, graph_cache_mb: int) -> tuple[Way, list[str]]:
+    """The split servers of a federation that ends with the stack: how they are asked, and their URLs."""
     spec = microsfl.RunSpec.parse(
         {
             "run": {"name": RUN, "managed": False},
@@ -64,14 +65,15 @@ def servers(stack: ExitStack, count: int, graph_cache_mb: int) -> list[str]:
     )
     folder = stack.enter_context(new_folder())
     federation = stack.enter_context(microsfl.Federation(spec, folder=folder / "run"))
-    return [str(child.address) for child in federation.children if child.role == "split-server"]
+    way = Ways.of(Http(), federation.coordinator).body
+    return way, [str(child.address) for child in federation.children if child.role == "split-server"]
 
 
 class Client:
     """Sends the forward of each unit to one server and its backward to the other."""
 
-    def __init__(self, first: str, second: str) -> None:
-        self.first, self.second = (SplitServers(Http(), 0, lambda one=one: [one]) for one in (first, second))  # type: ignore[misc]
+    def __init__(self, way: Way, first: str, second: str) -> None:
+        self.first, self.second = (SplitServers(way, 0, lambda one=one: [one]) for one in (first, second))  # type: ignore[misc]
         self.units = 0
 
     def unit(self) -> float:

@@ -22,6 +22,7 @@ import torch
 
 import microsfl
 from microsfl.client.coordinator import Coordinator
+from microsfl.client.entitled import Ways
 from microsfl.client.http import Http
 
 SPEC = {"run": {"name": "recovery", "managed": False}, "servers": {"split": 3, "restarts": 10**6}}
@@ -69,7 +70,7 @@ def main() -> None:
             body = microsfl.RemoteBody(run="recovery", coordinator=federation.coordinator)
             body(torch.rand(32, 64)).sum().backward()
             report("split server", lambda: split_server(federation, body), repetitions, 3.0)
-            control = Coordinator(Http(), federation.coordinator)
+            control = Coordinator(Ways.of(Http(), federation.coordinator).coordinator, federation.coordinator)
             report("coordinator", lambda: coordinator(federation, control), repetitions, 3.0)
 
 

@@ -33,9 +33,9 @@ EPOCHS = 2  # of two batches, that a client trains in a round
 def measure(quick: bool) -> Iterator[Figure]:
     spec = specification(quick)
     with Limit(THREADS) as limit:
-        limits = limit.speeds(spec, 1 if quick else 2)
+        limits = limit.speeds(spec, 1)
         speeds = round_speeds(spec)
-        limits += limit.speeds(spec, 1 if quick else 2)
+        limits += limit.speeds(spec, 1)
     reference = median(limits)
     yield Figure(
         "ResNet-18: samples/s ÷ limit with the same threads",

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 import microsfl
-from microsfl.client.http import Http
+from microsfl.client.entitled import Ways
+from microsfl.client.http import Http, Way
 from microsfl.client.transport import SplitServers
 from microsfl.wire.messages import Backward, Forward
 
@@ -52,7 +53,10 @@ def measure(quick: bool) -> Iterator[Figure]:
     ):
         address = next(str(child.address) for child in federation.children if child.role == "split-server")
         with Proxy(address) as proxy:
-            counted, direct = (Client(name, one) for name, one in (("counted", proxy.address), ("direct", address)))
+            counted, direct = (
+                Client(name, one, Ways.of(Http(), federation.coordinator).body)
+                for name, one in (("counted", proxy.address), ("direct", address))
+            )
             for size_kib, target in TARGETS.items():
                 tensor = torch.rand(SAMPLES, 1, size_kib * KIB // SAMPLES // 4)
                 values, seconds, raw = [], [], []
@@ -71,9 +75,9 @@ def measure(quick: bool) -> Iterator[Figure]:
 class Client:
     """One that trains nothing: it sends tensors and gets tensors back."""
 
-    def __init__(self, name: str, server: str) -> None:
+    def __init__(self, name: str, server: str, way: Way | None = None) -> None:
         self.name, self.number = name, 0
-        self.servers = SplitServers(Http(), 0, lambda: [server])
+        self.servers = SplitServers(way or Http(), 0, lambda: [server])
 
     def unit(self, tensor: torch.Tensor) -> None:
         """One round of sending and getting back, of activations and of gradients, all like `tensor`."""

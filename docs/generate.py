@@ -1,4 +1,4 @@
-"""Writes cli.md, errors.md, settings.md and metrics.md of docs/reference/ from the code: `python docs/generate.py`.
+"""Writes cli, endpoints, errors, metrics and settings.md of docs/reference/ from the code: `python docs/generate.py`.
 
 A test runs `pages` and compares, so that a new error or setting without its row here does not pass.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 import tomli_w
+from starlette.applications import Starlette
 
 from microsfl.cli import cli
 from microsfl.config import (
@@ -24,9 +27,16 @@ from microsfl.config import (
 from microsfl.errors import all_errors
 from microsfl.launch.reference import allowed_values as allowed_by_schema
 from microsfl.launch.reference import settings_reference
+from microsfl.records import Records
+from microsfl.services import coordinator, coordinator_endpoints, fed_server, split_server
 from microsfl.services.coordinator_points import ENDED_RUNS
+from microsfl.services.gate import Endpoints
+from microsfl.services.meter import with_paths
+from microsfl.services.replica import create_app
+from microsfl.store.objects import open_store
 from microsfl.telemetry.catalog import METRICS
 from microsfl.telemetry.histogram import REDUCE_BOUNDS, REQUEST_BOUNDS
+from microsfl.trust.scopes import GRANTS, Role, Scope
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -51,6 +61,17 @@ ADVICE = {
     "tensor_mismatch": "Build the part from the same specification on both sides; the message names the tensor and "
     "what it should be.",
     "not_finite": "Use a smaller learning rate, and look for NaN in the data.",
+    "unauthenticated": "Log in, or show the credential of this coordinator: `microsfl enrol` makes one of an "
+    "invitation. If it was revoked, ask for another invitation.",
+    "forbidden": "Ask an operator for an invitation with the role, the clients or the run that the message names.",
+    "over_norm": "At a client that is in order: use a smaller learning rate, or raise `limits.max_norm` or "
+    "`limits.max_update_norm`. Otherwise look at what this client sends.",
+    "over_quota": "Raise `limits.batches_per_round` where clients have that much data. An optimizer's state is bounded "
+    "by the weights that it is of.",
+    "too_many_requests": "Come again after the seconds in `Retry-After`, as microsfl's own client does; or raise "
+    "`max_requests_per_caller` or `max_requests_per_s` on the server.",
+    "overloaded": "Come again after the seconds in `Retry-After`, as microsfl's own client does; start more split "
+    "servers, or raise `max_requests` or `max_connections`.",
     "cross_origin": "Open the dashboard at the coordinator's own address, and send requests from there.",
     "run_not_found": "Create the run first, or correct its name. From a split server or fed server: its store is not "
     "the one that the run was created in.",
@@ -66,6 +87,8 @@ ADVICE = {
     "unit_missing": "Send the units of a round in order, each after the answer to the one before, as microsfl's own "
     "client does.",
     "port_in_use": "Choose another `--port`, or `--port 0` for a free one.",
+    "unsafe_connection": "Do what the message says; [TLS](../guides/security.md#tls) has the whole picture. A "
+    "process raises it about a server that it calls; no server answers with it.",
     "store_not_writable": "Check that the place exists, that this process may write there and that there is room.",
     "operation_failed": "Try again later; the message says what failed.",
     "store_unavailable": "Check the store or database that the message names. Clients try again by themselves.",
@@ -84,11 +107,20 @@ ROLES: dict[str, type[ProcessSettings]] = {
 # Allowed values of process settings that a schema cannot tell.
 URL = "a URL with http:// or https://"
 ID = "1 to 64 letters, digits, `-`, `_` or single dots, starting with a letter or a digit"
+PEM = "a file in PEM"
 PATHS = "a list of package.module:function"
 ALLOWED = {
     "host": "an IPv4 or IPv6 address, or a host name",
+    "tls_cert": PEM,
+    "tls_key": PEM,
+    "tls_client_ca": PEM,
+    "tls_ca": PEM,
+    "tls_client_cert": PEM,
+    "tls_client_key": PEM,
     "metrics_host": "an IPv4 or IPv6 address, or a host name",
     "otel_endpoint": URL,
+    "credential": "a file that nobody else may read",
+    "federation": "a folder that nobody else may read",
     "records_url": "an SQLAlchemy URL",
     "id": ID,
     "ids": f"a list of at least one id, each once: {ID}",
@@ -140,8 +172,8 @@ message names what is wrong and, where it can, what would be right. Over HTTP ea
 
 microsfl's own client turns that back into the same class. On the command line the message stands on one line of
 standard error, without a traceback, and the exit code is the one in the table: 2 when the input is wrong, 1 when the
-surroundings failed. A status of 4xx means that sending the same request again does not help; a client tries again after
-a 5xx, on the next server in turn.
+surroundings failed. A status of 4xx means that sending the same request again does not help, but for 429; a client
+tries again after that and after a 5xx, on the next server in turn, and not before the time that `Retry-After` names.
 
 {table}
 
@@ -214,14 +246,64 @@ Where the system allows it, each process also has the usual `process_cpu_seconds
 {labels}
 """
 
+ENDPOINTS_PAGE = """\
+# Endpoints
+
+{generated}
+
+Every endpoint of every service, and who may use it. A request says who sends it with a token, in a header
+`Authorization: Bearer …`, which the coordinator gives for a credential
+([who is who](../guides/security.md#who-is-who)). A token is for one kind of service; what is shown to one opens none of
+the others. What is asked and answered is in [wire.md](wire.md).
+
+A caller needs any of the scopes of an endpoint; the last column has the roles that have one. Besides that,
+
+- a path with a run's name is open to those who are invited to that run;
+- whoever acts for a participant, as by registering, polling, reporting, or sending units and updates, must be allowed
+  to act as it;
+- in a browser, the dashboard's session is the token for the coordinator, and a page of another origin can change
+  nothing.
+
+An endpoint without a scope is served by no process: each checks its own table when it starts. A service that was
+started with `--allow-anybody` lets everybody do everything.
+
+## Scopes
+
+{scopes}
+
+{services}
+
+## Client
+
+A client process listens nowhere. With `metrics_port` it answers `GET /metrics` on a port of its own, to everybody who
+reaches that: by default, to nobody but its own machine.
+"""
+
+# What each scope is for.
+SCOPES = {
+    Scope.PUBLIC: "nothing is needed; where a secret is, it is in the body",
+    Scope.READ: "look at runs, rounds, participants and metrics",
+    Scope.CONTROL: "create, start, stop and resume runs",
+    Scope.ADMIN: "invite and revoke, and log a browser in by a link",
+    Scope.REGISTER: "say that one is there, as oneself",
+    Scope.TRAIN: "take tasks and hand in results, as oneself, in the runs that one is invited to",
+    Scope.UNITS: "send units of work to split servers, as oneself",
+    Scope.MODEL: "have the weights of the body",
+    Scope.CLIENT_SIDE: "have the weights of front and tail, and send one's own",
+    Scope.DOWNLOAD: "have the weights of one run, for a minute: the token is in the address of a link",
+    Scope.DIRECT: "prepare, close and commit rounds",
+}
+ROLE_NAMES = {Role.LINK: "a link"}
+
 SETTINGS = """\
 # Settings
 
 {generated}
 
 A **run** has a specification that never changes after the run was created. Its tables `run`, `data`, `model`,
-`strategy`, `privacy` and `wire` say what is computed; `servers`, `store` and `records` say where `microsfl run` does
-it. A **process** has settings of its own, such as the port it listens on; they hold for every run that it serves.
+`strategy`, `privacy`, `wire` and `limits` say what is computed; `servers`, `store` and `records` say where
+`microsfl run` does it. A **process** has settings of its own, such as the port it listens on; they hold for every run
+that it serves.
 
 ## Settings of a run
 
@@ -248,9 +330,16 @@ def pages() -> dict[Path, str]:
     return {
         REFERENCE / "cli.md": CLI.format(
             generated=GENERATED,
-            commands=table(("command", "what it does"), [(f"[`{n}`](#{n})", _first(c)) for n, c in _commands()]),
+            commands=table(("command", "what it does"), [(_link(name), _first(one)) for name, one in _commands()]),
             codes=table(("code", "when"), EXIT_CODES),
             details="\n\n".join(command_section(name, command) for name, command in _commands()),
+        ),
+        REFERENCE / "endpoints.md": ENDPOINTS_PAGE.format(
+            generated=GENERATED,
+            scopes=table(
+                ("scope", "what it is for", "roles"), [(f"`{one}`", SCOPES[one], _roles((one,))) for one in Scope]
+            ),
+            services="\n\n".join(f"## {title}\n\n{endpoints_table(*service)}" for title, service in services().items()),
         ),
         REFERENCE / "errors.md": ERRORS.format(generated=GENERATED, table=errors_table()),
         REFERENCE / "metrics.md": METRICS_PAGE.format(
@@ -268,7 +357,17 @@ def pages() -> dict[Path, str]:
 
 
 def _commands() -> list[tuple[str, click.Command]]:
-    return sorted(cli.commands.items())
+    """All of them, those of a group after it."""
+    found: list[tuple[str, click.Command]] = []
+    for name, command in sorted(cli.commands.items()):
+        found.append((name, command))
+        if isinstance(command, click.Group):
+            found += [(f"{name} {inner}", one) for inner, one in sorted(command.commands.items())]
+    return found
+
+
+def _link(command: str) -> str:
+    return f"[`{command}`](#{command.replace(' ', '-')})"
 
 
 def _first(command: click.Command) -> str:
@@ -291,6 +390,47 @@ def command_section(name: str, command: click.Command) -> str:
 def _escaped(text: str) -> str:
     """[compare] in a help text is no link."""
     return text.replace("[", "\\[").replace("]", "\\]")
+
+
+def services() -> dict[str, tuple[Endpoints, set[tuple[str, str]]]]:
+    """Each service's table of scopes, and what it really serves."""
+    store, at = open_store("memory://"), "memory://"
+    split = split_server.create_replica(SplitServerSettings(store_url=at), store)
+    fed = fed_server.create_replica(FedServerSettings(store_url=at), store)
+    with TemporaryDirectory() as folder, closing(Records(f"sqlite:///{folder}/records.db")) as records:
+        there = {
+            "Coordinator": (coordinator_endpoints.ENDPOINTS, served(coordinator.create_app(records))),
+            "Split server": (split.endpoints, served(create_app(split, 1))),
+            "Fed server": (fed.endpoints, served(create_app(fed, 1))),
+        }
+    split.close()
+    return there
+
+
+def served(app: Starlette) -> set[tuple[str, str]]:
+    """(method, path) of every route."""
+    return {
+        (method, route.path)
+        for route in with_paths(app.routes)
+        for method in (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}
+    }
+
+
+def endpoints_table(scopes: Endpoints, there: set[tuple[str, str]]) -> str:
+    """A row for each endpoint. Raises ValueError for one without a scope, or a scope of none."""
+    if scopes.keys() != there:
+        raise ValueError(f"Endpoints and their scopes differ: {sorted(scopes.keys() ^ there)}.")
+    rows = [
+        (f"`{method}`", f"`{path}`", ", ".join(f"`{one}`" for one in wanted), _roles(wanted))
+        for (method, path), wanted in scopes.items()
+    ]
+    return table(("method", "path", "scope", "roles"), rows)
+
+
+def _roles(wanted: Iterable[Scope]) -> str:
+    if Scope.PUBLIC in wanted:
+        return "everybody"
+    return ", ".join(ROLE_NAMES.get(role, role.value) for role in Role if GRANTS[role] & {*wanted})
 
 
 def errors_table() -> str:

@@ -14,8 +14,6 @@ import signal
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,15 @@ sys.path.insert(0, str(ROOT))
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Browser, Page  # noqa: E402
 
+from microsfl.client.entitled import Ways  # noqa: E402
+from microsfl.client.http import Http, json_object  # noqa: E402
 from tests.browser.chromium import chromium, launched, opened, until  # noqa: E402
-from tests.browser.standing import processes, up  # noqa: E402
+from tests.browser.standing import login_link, processes, up  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 COLOURS = 256  # of a picture: enough for pages of few colours, and files of some 100 kB
 PATIENCE_S = 120
+WAIT_S = 10
 LIMIT_BYTES = 250_000
 SIZES = {"light": (1280, 860), "dark": (1280, 860), "phone": (390, 844)}
 PLACES = {"runs": "#/", "new": "#/new", "participants": "#/participants", "run": "#/runs/skewed-labels"}
@@ -72,27 +73,25 @@ def main() -> int:
 
 def begin(url: str, name: str, settings: dict[str, Any]) -> None:
     values = {**settings, "run": {**settings.get("run", {}), "name": name}}
-    ask(f"{url}/api/runs", ask(f"{url}/api/resolve", values)["spec"])
-    ask(f"{url}/api/runs/{name}/start", {})
+    ask(url, "/api/runs", ask(url, "/api/resolve", values)["spec"])
+    ask(url, f"/api/runs/{name}/start", {})
 
 
 def wait(url: str, name: str, fits: Any) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    run = ask(f"{url}/api/runs/{name}")
+    run = ask(url, f"/api/runs/{name}")
     while not fits(run):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{name}: {run['state']}, round {run['round']}")
-        run = ask(f"{url}/api/runs/{name}?after={run['revision']}&wait_s=10")
+        run = ask(url, f"/api/runs/{name}?after={run['revision']}&wait_s={WAIT_S}")
 
 
-def ask(url: str, body: Any = None) -> Any:
+def ask(url: str, path: str, body: Any = None) -> Any:
+    """As the operator that `microsfl up` makes of whoever starts it."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        raise RuntimeError(f"{url}: {error.read().decode()}") from None
+    way = Ways.of(Http(PATIENCE_S), url).coordinator
+    method = "GET" if data is None else "POST"
+    return json_object(way.request(method, lambda: [url], path, data, "application/json", WAIT_S))
 
 
 def kill(folder: Path, name: str) -> None:
@@ -103,6 +102,8 @@ def kill(folder: Path, name: str) -> None:
 def take(browser: Browser, url: str, name: str, place: str, kind: str, whole: bool = False) -> None:
     width, height = SIZES[kind]
     page, complaints = opened(browser, width=width, height=height, dark=kind == "dark")
+    page.goto(login_link(url))
+    page.get_by_role("button", name="Log out").wait_for()
     page.goto(f"{url}/{place}")
     ready(page, name)
     if whole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -16,6 +17,10 @@ import torch
 from sqlalchemy import create_engine, make_url, text
 
 from tests.faults.chaos import Cluster, cluster
+
+# Where a user's credentials and federations are: not the user's own ones.
+os.environ["MICROSFL_HOME"] = _home = tempfile.mkdtemp(prefix="microsfl-home-")
+atexit.register(shutil.rmtree, _home, ignore_errors=True)
 
 # As every service has it. Small operations on several threads crawl where other processes want the cores as well.
 torch.set_num_threads(1)

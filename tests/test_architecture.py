@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spec": {"errors", "schema"},
     "config": {"schema", "spec"},
     "process": {"errors", "spec"},
+    "trust": {"errors", "config"},
     "device": {"errors", "process"},
     "core": {"errors"},
     "wire": {"errors", "spec", "core"},
@@ -37,13 +38,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "zoo": {"errors", "spec", "core", "wire"},
     # Metrics and traces of any process: they read what it keeps, and change nothing.
     "telemetry": {".", "errors", "core", "wire"},
-    "client": {".", *BELOW, "device", "core", "wire", "zoo", "telemetry"},
+    "client": {".", *BELOW, "device", "core", "wire", "zoo", "telemetry", "trust"},
     "dashboard": set(),
-    "services": {".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo", "telemetry"},
+    "services": {
+        ".", *BELOW, "device", "dashboard", "core", "wire", "store", "sync", "records", "zoo", "telemetry", "trust",
+    },
     # What follows a run for TensorBoard and MLflow.
     "tracking": {".", "errors", "spec"},
     # The launcher starts the roles as processes and talks to them over HTTP: it never imports a service.
-    "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client", "tracking"},
+    "launch": {".", *BELOW, "schema", "device", "core", "wire", "store", "sync", "zoo", "client", "tracking", "trust"},
     # One process plays every role, with the services' functions and the launcher's checks and files. The launcher does
     # not know it, and stays without services: the command line chooses between the two.
     "simulate": {*BELOW, "device", "core", "wire", "store", "sync", "zoo", "client", "services", "launch", "tracking"},
@@ -54,25 +57,33 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finished": {"errors", "schema", "spec", "core", "wire", "zoo", "launch", "simulate"},
     # A run whose coordinator is gone is read from its records.
     "watch": {*BELOW, "records", "client", "launch"},
+    # The audit trail is asked of the coordinator, or read in its records.
+    "trail": {"errors", "records", "client"},
     "doctor": {".", *BELOW, "store", "records", "client", "launch"},
+    # Who takes part: an operator's and a site's side of it.
+    "admin": {"errors", "spec", "trust", "client"},
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
     "cli": {
         ".", *BELOW, "schema", "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch",
-        "doctor", "tracking",
+        "doctor", "tracking", "admin", "trust", "trail",
     },
     "__main__": {"cli", "launch"},
 }
 # fmt: on
 
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
-SHARED = {"", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points"}
+SHARED = {
+    "", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points", "gate", "replica_endpoints",
+    "standing_by", "pool", "addresses", "callers", "connections", "turns",
+}  # fmt: skip
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
         "coordinator", "director", "api", "json_body", "run", "roster", "bells", "data_plane", "patience", "insist",
         "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
         "at_hand", "overview", "streams", "for_people", "shown", "resolver", "errand", "origin",
+        "admission", "identities", "coordinator_endpoints", "login_codes", "trail", "refusals", "trail_route",
     },
-    "split-server": {"split_server", "split_caches", "split_points"},
+    "split-server": {"split_server", "split_caches", "split_points", "plausible", "split_rule"},
     "fed-server": {"fed_server"},
 }  # fmt: skip
 

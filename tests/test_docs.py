@@ -11,6 +11,7 @@ import subprocess
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,13 @@ from microsfl.compare.report import TABLE_COLUMNS
 from microsfl.config import FedServerSettings, SplitServerSettings
 from microsfl.core.formats import COMPRESSED
 from microsfl.launch.table import figures
+from microsfl.records import Records
 from microsfl.schema import assign
-from microsfl.services import coordinator, fed_server, for_people, split_server
+from microsfl.services import admission, coordinator, fed_server, for_people, split_server, trail_route
 from microsfl.services.replica import create_app
 from microsfl.spec import TRAITS, RunSpec
 from microsfl.store.objects import open_store
+from microsfl.trust.scopes import Scope
 from microsfl.wire import messages, tensors
 
 ROOT = Path(__file__).parent.parent
@@ -95,6 +98,8 @@ def command_lines(text: str) -> list[list[str]]:
 def complaint_about(words: list[str]) -> str | None:
     """What the command line would have against these words; nothing is run."""
     command = cli.commands.get(words[0])
+    if isinstance(command, click.Group) and len(words) > 1 and words[1][0].isalpha():
+        command = command.commands.get(words[1])
     if command is None:
         return f"there is no command {words[0]}"
     flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
@@ -118,6 +123,8 @@ def test_a_wrong_command_is_found() -> None:
     """The test of the test."""
     assert command_lines("```sh\nmicrosfl run --set a.b='c d'  # why\n```") == [["run", "--set", "a.b=c d"]]
     assert complaint_about(["fly"]) == "there is no command fly"
+    assert complaint_about(["admin", "fly"]) == "there is no command admin"
+    assert complaint_about(["admin", "invite", "me", "--for-ever"]) == "admin has no --for-ever"
     assert complaint_about(["run", "--fast"]) == "run has no --fast"
     with pytest.raises(microsfl.errors.UnknownSetting):
         complaint_about(["run", "--set", "run.speed=1"])
@@ -205,7 +212,7 @@ def script(name: str) -> Any:
 def test_errors_and_settings_are_as_the_code_has_them() -> None:
     """`make docs` writes them again."""
     pages = script("generate").pages()
-    assert {file.name for file in pages} == {"cli.md", "errors.md", "settings.md", "metrics.md"}
+    assert {file.name for file in pages} == {"cli.md", "endpoints.md", "errors.md", "settings.md", "metrics.md"}
     assert {file.name for file, content in pages.items() if file.read_text("utf-8") != content} == set()
 
 
@@ -222,6 +229,35 @@ def test_an_error_without_advice_and_advice_without_an_error_are_found(monkeypat
         module.errors_table()
 
 
+def test_an_endpoint_without_a_scope_and_a_scope_without_an_endpoint_are_found() -> None:
+    """The test of the test: of each service, in either direction."""
+    module = script("generate")
+    services = module.services()
+    assert services.keys() == {"Coordinator", "Split server", "Fed server"}
+    for scopes, there in services.values():
+        assert len(there) > 8
+        for endpoint in there:
+            with pytest.raises(ValueError, match=re.escape(endpoint[1])):
+                module.endpoints_table({one: wanted for one, wanted in scopes.items() if one != endpoint}, there)
+        with pytest.raises(ValueError, match="/v1/nowhere"):
+            module.endpoints_table({**scopes, ("GET", "/v1/nowhere"): (Scope.READ,)}, there)
+
+
+def test_a_service_with_an_endpoint_without_a_scope_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    split = split_server.create_replica(SplitServerSettings(store_url="memory://"), open_store("memory://"))
+    split.endpoints = {one: wanted for one, wanted in split.endpoints.items() if one != ("POST", "/v1/forward")}
+    with pytest.raises(ValueError, match="POST /v1/forward"):
+        create_app(split, 1)
+    split.close()
+    table = {one: wanted for one, wanted in coordinator.ENDPOINTS.items() if one[1] != "/api/runs/{run}/stop"}
+    monkeypatch.setattr(coordinator, "ENDPOINTS", table)
+    missing = re.escape("/api/runs/{run}/stop")
+    with closing(Records(f"sqlite:///{tmp_path}/records.db")) as records, pytest.raises(ValueError, match=missing):
+        coordinator.create_app(records)
+
+
 def served(app: Any) -> set[tuple[str, str]]:
     """(method, path) of every route of ours."""
     own = [route for route in app.routes if getattr(route, "methods", None) and route.path.startswith(("/v1", "/api"))]
@@ -234,7 +270,8 @@ def endpoints() -> Iterator[tuple[str, set[tuple[str, str]]]]:
     fed = fed_server.create_replica(FedServerSettings(store_url="memory://"), store)
     yield "Split server", served(create_app(split, 1))
     yield "Fed server", served(create_app(fed, 1))
-    yield "Coordinator", served(coordinator.router) | served(coordinator.quick) | served(for_people.router)
+    routers = coordinator.router, coordinator.quick, for_people.router, admission.router, trail_route.router
+    yield "Coordinator", set().union(*map(served, routers))
     split.close()
 
 

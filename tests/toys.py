@@ -93,3 +93,25 @@ def sixteen(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 def _with_cut(model: nn.Sequential) -> nn.Sequential:
     model.default_cut = ("0", "3")  # type: ignore[assignment]
     return model
+
+
+class _Repeated(nn.Module):
+    """Much to compute with few weights."""
+
+    samplewise = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(128, 128)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(20):
+            x = torch.tanh(self.linear(x))
+        return x
+
+
+def repeated(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A body that takes milliseconds, and is small."""
+    return _with_cut(
+        nn.Sequential(nn.Linear(input_shape[0], 128), nn.ReLU(), _Repeated(), nn.Tanh(), nn.Linear(128, classes))
+    )

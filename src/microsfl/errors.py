@@ -4,12 +4,12 @@
     ├── InputError                    the caller is wrong; the command line exits with 2
     │   ├── UnknownSetting  InvalidSetting  InvalidId
     │   ├── UnknownLayer  InvalidCut  ModelNotAllowed  ImpossiblePartition  DatasetNotFound
-    │   ├── MalformedMessage  MessageTooLarge  MessageTooSlow  TensorMismatch  NotFinite
-    │   ├── CrossOrigin  RunNotFound  VersionNotFound  RoundNotFound  ClientNotFound
+    │   ├── MalformedMessage  MessageTooLarge  MessageTooSlow  TensorMismatch  NotFinite  OverNorm  OverQuota
+    │   ├── Unauthenticated  Forbidden  CrossOrigin  RunNotFound  VersionNotFound  RoundNotFound  ClientNotFound
     │   ├── RunExists  RunNotActive  RoundClosed  ActivationsMissing  UnitMissing  UnsupportedFormat
-    │   └── PortInUse  StoreNotWritable
+    │   └── PortInUse  StoreNotWritable  UnsafeConnection
     └── OperationError                the surroundings failed; the command line exits with 1
-        └── StoreUnavailable  StoreCorrupt  Unreachable  RunFailed
+        └── StoreUnavailable  StoreCorrupt  Unreachable  RunFailed  TooManyRequests  Overloaded
 
 Over HTTP an error is `{"error": {"code": …, "message": …}}` with the status below; `from_wire` turns that back
 into the same class on the other side. `docs/reference/errors.md` lists them all (a test compares).
@@ -21,6 +21,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+LONGEST = 1500  # characters of a message that leave the process: it names what was sent, and that may be a megabyte
+
 
 class MicrosflError(Exception):
     """Base of every error below; `str(error)` is a sentence fit for the user."""
@@ -29,12 +31,13 @@ class MicrosflError(Exception):
     status: ClassVar[int] = 500
     summary: ClassVar[str] = "Something failed that should not have; the log has the details."
     exit_code: ClassVar[int] = 1
+    retry_after_s: ClassVar[int] = 0  # what the header `Retry-After` says; 0: there is none
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or self.summary)
 
     def to_wire(self) -> dict[str, Any]:
-        text = str(self).encode("utf-8", "backslashreplace").decode()  # a name in it may be half a character
+        text = str(self)[:LONGEST].encode("utf-8", "backslashreplace").decode()  # a name may have half a character
         return {"error": {"code": self.code, "message": text}}
 
 
@@ -131,6 +134,30 @@ class NotFinite(InputError):
     summary = "A tensor has a NaN or an infinite value."
 
 
+class OverNorm(InputError):
+    code = "over_norm"
+    status = 422
+    summary = "A gradient or an update is longer than the run, or arithmetic, allows."
+
+
+class OverQuota(InputError):
+    code = "over_quota"
+    status = 422
+    summary = "The client would leave more in a round than the run allows."
+
+
+class Unauthenticated(InputError):
+    code = "unauthenticated"
+    status = 401
+    summary = "There is no token, or it is not right any more."
+
+
+class Forbidden(InputError):
+    code = "forbidden"
+    status = 403
+    summary = "The caller is known, and may not do this."
+
+
 class CrossOrigin(InputError):
     code = "cross_origin"
     status = 403
@@ -211,6 +238,12 @@ class StoreNotWritable(InputError):
     summary = "The store cannot be written."
 
 
+class UnsafeConnection(InputError):
+    code = "unsafe_connection"
+    status = 500
+    summary = "A server cannot be called safely: its certificate is not trusted, or it is plain HTTP to elsewhere."
+
+
 class OperationError(MicrosflError):
     code = "operation_failed"
     status = 503
@@ -239,6 +272,20 @@ class RunFailed(OperationError):
     code = "run_failed"
     status = 500
     summary = "The run ended before its last round."
+
+
+class TooManyRequests(OperationError):
+    code = "too_many_requests"
+    status = 429
+    summary = "The caller has too many requests under way, or sends too many a second; later ones are taken."
+    retry_after_s = 1
+
+
+class Overloaded(OperationError):
+    code = "overloaded"
+    status = 503
+    summary = "The server has as many requests or connections as it takes; later ones are taken."
+    retry_after_s = 1
 
 
 def all_errors(root: type[MicrosflError] = MicrosflError) -> list[type[MicrosflError]]:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from microsfl.launch.control import Control
+
 DEADLINE_S = 60.0
 
 
@@ -57,6 +59,11 @@ def split_server(folder: Path, coordinator: str, name: str) -> Iterator[subproce
         yield process
     finally:
         _end(process, signal.SIGKILL)
+
+
+def login_link(url: str) -> str:
+    """An address that logs a browser in, asked for by whoever started the roles."""
+    return Control(url, "").login_link()
 
 
 def processes(folder: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.chromium import Complaints, until
-from tests.browser.standing import split_server, up
+from tests.browser.standing import login_link, split_server, up
 
 ACCURACY = "[...document.querySelectorAll('.chart')].find((one) => one.ariaLabel.startsWith('Accuracy'))"
 POINTS = f"({ACCURACY}?.data?.at(-1).x.length ?? 0)"
@@ -33,8 +33,14 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
         yield Dashboard(url, folder)
 
 
+def log_in(page: Page, url: str) -> None:
+    page.goto(login_link(url))
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+
+
 def begin(page: Page, url: str, name: str, **settings: object) -> None:
-    """Start a run from the form, and wait until it trains."""
+    """Log in, start a run from the form, and wait until it trains."""
+    log_in(page, url)
     page.goto(f"{url}/#/new")
     for key, value in {"run.name": name, **settings}.items():
         field = page.get_by_label(key, exact=True)
@@ -64,6 +70,7 @@ def state(page: Page, text: str) -> None:
 
 def test_a_run_from_its_form_to_its_results(dashboard: Dashboard, page: Page) -> None:
     with split_server(dashboard.folder, dashboard.url, "extra") as extra:
+        log_in(page, dashboard.url)
         page.goto(f"{dashboard.url}/#/participants")
         expect(page.get_by_role("row").filter(has_text="extra")).to_contain_text("up")
         begin(page, dashboard.url, "first", **{"run.rounds": 400})
@@ -136,6 +143,10 @@ def test_a_lost_connection_shows_and_heals(tmp_path: Path, page: Page, complaint
     expect(banner).to_be_visible()
     seen = page.evaluate(POINTS)
     with up(folder, "--clients", "2", port=port):
+        # It has new keys, so the page asks who it is, and then goes on where it was.
+        expect(page.get_by_text("This session is over")).to_be_visible()
+        log_in(page, url)
+        page.goto(f"{url}/#/runs/long")
         expect(banner).to_be_hidden()
         until(page, f"{POINTS} > {seen}")
         page.get_by_role("button", name="Stop").click()

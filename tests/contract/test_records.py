@@ -230,6 +230,11 @@ SPENT = (
 
 
 FOR_PEOPLE = (("runs", "ended_at"), ("runs", "class_counts"), ("participants", "restarts"))
+OUTLIERS = (("rounds", "body_outliers"), ("rounds", "client_outliers"))
+
+
+# The tables of versions 0006 and 0007.
+LATER = ("identities", "invitations", "trail", "trail_head")
 
 
 def dropping(column: tuple[str, str]) -> str:
@@ -240,8 +245,10 @@ def test_a_database_from_before_there_were_versions_is_adopted(lasting_url: str)
     first = Records(lasting_url)
     first.add_run(RUN)
     first.close()
-    newer = (("rounds", "absent"), ("metrics", "bytes_saved"), *SPENT, *FOR_PEOPLE)
-    in_database(lasting_url, f"DROP TABLE {schema.VERSION_TABLE}", *map(dropping, newer))
+    newer = (("rounds", "absent"), ("metrics", "bytes_saved"), *SPENT, *FOR_PEOPLE, *OUTLIERS)
+    in_database(
+        lasting_url, f"DROP TABLE {schema.VERSION_TABLE}", *map(dropping, newer), *map("DROP TABLE {}".format, LATER)
+    )
     second = Records(lasting_url)
     assert second.runs() == [RUN]
     second.close()
@@ -254,7 +261,8 @@ def test_a_database_of_the_version_before_keeps_its_metrics(lasting_url: str) ->
     first.save_progress("demo", "{}", 2, metrics={(0, "a"): {"samples": 7}})
     first.close()
     back = f"UPDATE {schema.VERSION_TABLE} SET version_num = '0003'"
-    in_database(lasting_url, back, *map(dropping, (*SPENT, *FOR_PEOPLE)))
+    older = (*map(dropping, (*SPENT, *FOR_PEOPLE, *OUTLIERS)), *map("DROP TABLE {}".format, LATER))
+    in_database(lasting_url, back, *older)
     second = Records(lasting_url)
     [row] = second.metrics("demo")
     assert (row["samples"], row["spent"]) == (7, None)

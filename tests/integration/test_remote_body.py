@@ -52,12 +52,17 @@ def test_the_example_s_loop_learns_the_digits(federation: microsfl.Federation) -
     assert train(federation.coordinator, epochs=8) >= 0.9
 
 
+ADAM = {"sync": 1, "body_optimizer": {"name": "Adam", "lr": 0.01}}
+
+
 def test_law_1_over_http_a_commit_per_batch_is_local_training(federation: microsfl.Federation) -> None:
+    spec = start(federation, strategy=ADAM)
+    trains_as_here(remote(federation, spec), spec)
+
+
+def trains_as_here(body: microsfl.RemoteBody, spec: RunSpec) -> None:
     """The same loop twice: once with the body here, once there. Equal to the bit, Adam and all."""
-    optimizer = {"name": "Adam", "lr": 0.01}
-    spec = start(federation, strategy={"sync": 1, "body_optimizer": optimizer})
     there, here = copy.deepcopy(build_parts(spec, ())), copy.deepcopy(build_parts(spec, ()))
-    body = remote(federation, spec)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the servers have it: the number of threads decides the order of a sum
     losses = []

@@ -10,9 +10,16 @@ import pytest
 
 from microsfl.core.unit import UnitKey
 from microsfl.telemetry.traces import commit_ids, unit_ids
+from microsfl.trust.tokens import Audience
 from tests.integration.launched import DEADLINE_S, processes, start, until
 from tests.service.otlp import Collector, collector
 from tests.service.shown import Shown
+from tests.tokens import authorization
+
+# For whom a token has to be, to be shown metrics.
+AUDIENCES = {
+    "coordinator": Audience.COORDINATOR, "split-server": Audience.BODY, "fed-server": Audience.CLIENT_SIDE,
+}  # fmt: skip
 
 
 def metrics_urls(folder: Path) -> list[str]:
@@ -45,7 +52,10 @@ def test_metrics_and_traces_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("MICROSFL_METRICS_PORT", "0")
         process = start(folder, "--set", "run.name=watched", "--set", "run.rounds=1000", "--set", "data.clients=2")
         try:
-            shown = {one["role"]: Shown(one["address"]) for one in processes(folder) if one.get("address")}
+            there = {one["role"]: one["address"] for one in processes(folder) if one.get("address")}
+            shown = {
+                role: Shown(url, authorization(there["coordinator"], AUDIENCES[role])) for role, url in there.items()
+            }
             assert shown.keys() == {"coordinator", "split-server", "fed-server"}
             for role, seen in shown.items():
                 assert seen.get("build_info", role=role, **seen.build()) == 1

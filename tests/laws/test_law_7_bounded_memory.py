@@ -41,7 +41,8 @@ def server() -> SplitServer:
         store_url="memory://", allow_models=ALLOWED, graph_cache_mb=0.2, weights_cache_mb=0.02, write_behind_mb=0
     )
     server = SplitServer(settings, open_store("memory://"))
-    server.prepare({"spec": spec_of(model={"name": f"{MODELS}sixteen"}, strategy={"sync": 1}).model_dump(mode="json")})
+    spec = spec_of(data={"batch_size": 64}, model={"name": f"{MODELS}sixteen"}, strategy={"sync": 1})
+    server.prepare({"spec": spec.model_dump(mode="json")})
     return server
 
 
@@ -77,7 +78,7 @@ def test_law_7_versions_are_dropped_and_their_graphs_with_them(server: SplitServ
 def process(tmp_path: Path) -> Iterator[tuple[str, int]]:
     """(address, process id) of a real split server with caches of `CACHE_MB`."""
     command = [
-        sys.executable, "-m", "microsfl", "split-server", "--port", "0", "--exit-with-parent",
+        sys.executable, "-m", "microsfl", "split-server", "--port", "0", "--exit-with-parent", "--allow-anybody",
         "--store-url", f"file://{tmp_path}", "--allow-models", ",".join(ALLOWED),
         "--graph-cache-mb", str(CACHE_MB), "--weights-cache-mb", "5", "--write-behind-mb", "5",
     ]  # fmt: skip
@@ -105,7 +106,7 @@ def test_law_7_resident_memory_after_10_000_forwards(process: tuple[str, int]) -
     """Real process, real HTTP, a new client every ten forwards. Unbounded, the graphs alone would take 160 MB."""
     address, pid = process
     http = urllib3.PoolManager(retries=False)
-    spec = spec_of(model={"name": f"{MODELS}sixteen"})
+    spec = spec_of(data={"batch_size": 64}, model={"name": f"{MODELS}sixteen"})
     assert http.request("POST", f"{address}/v1/runs", json={"spec": spec.model_dump(mode="json")}).status == 200
     before = 0.0
     for number in range(FORWARDS):

@@ -212,7 +212,7 @@ def server() -> SplitServer:
         store_url=store_url, allow_models=ALLOWED, weights_cache_mb=0.02, graph_cache_mb=0.04, write_behind_mb=0
     )
     server = SplitServer(settings, open_store(store_url))
-    server.prepare({"spec": spec("sixteen").model_dump(mode="json")})
+    server.prepare({"spec": spec("sixteen", front_update="round", unit=2).model_dump(mode="json")})
     return server
 
 

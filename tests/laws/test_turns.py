@@ -259,7 +259,10 @@ def test_a_commit_that_another_replica_made_first_is_not_made_again() -> None:
 
 def test_a_backward_on_an_old_version_is_told_the_version_it_had() -> None:
     """A named version is never replaced by a newer one: the client computed with that one."""
-    world = finished(spec("sflv2"))
+    of = spec("sflv2")
+    world = world_of(of.model_copy(update={"run": of.run.model_copy(update={"rounds": 3})}))
+    world.round(0)
+    world.round(1)
     request = Backward(
         run="toy", round=2, client="c0", unit=0, version=0,
         gradients={"0": torch.ones(8, 8)}, activations={"0": torch.ones(8, 8)},

@@ -20,13 +20,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from microsfl.config import ServerSettings
+from microsfl.config import ServerSettings, url_of
 from microsfl.errors import StoreUnavailable
 from microsfl.records import Records
 from microsfl.services import http
 from microsfl.services.coordinator import create_app
 from microsfl.services.data_plane import DataPlane
 from microsfl.spec import RunSpec
+from microsfl.trust.tls import Inbound
+from tests.tokens import authorization
 
 Json = dict[str, Any]
 CLIENTS = ("c0", "c1", "c2")
@@ -43,11 +45,11 @@ class ReadyServer(http.Server):
 
 
 @contextlib.contextmanager
-def served(app: Any, on_stop: Callable[[], None] | None = None) -> Iterator[str]:
+def served(app: Any, on_stop: Callable[[], None] | None = None, inbound: Inbound | None = None) -> Iterator[str]:
     """The URL of `app`, served from a thread on a free port."""
     sock = http.listen(ServerSettings())
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    server = ReadyServer(uvicorn.Config(app, log_config=None, access_log=False), "test", url, on_stop)
+    url = url_of("http" if inbound is None else "https", "127.0.0.1", sock.getsockname()[1])
+    server = ReadyServer(uvicorn.Config(app, log_config=None, access_log=False), "test", url, on_stop, inbound)
     server.ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([sock])))
     thread.start()
@@ -106,11 +108,12 @@ class Api:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.pool = urllib3.PoolManager(timeout=40, retries=False, maxsize=8)
+        self.headers = authorization(url)  # of the user who started it, where it wants a token
+        self.pool = urllib3.PoolManager(timeout=40, retries=False, maxsize=8, headers=self.headers)
 
     def send(self, method: str, path: str, body: Any = None, raw: bytes | None = None) -> tuple[int, Json]:
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-        headers = {"content-type": "application/json"} if data is not None else {}
+        headers = {**self.headers, **({"content-type": "application/json"} if data is not None else {})}
         response = self.pool.request(method, self.url + "/api" + path, body=data, headers=headers)
         return response.status, response.json()
 
@@ -209,7 +212,7 @@ MAIN = (
 @contextlib.contextmanager
 def coordinator_process(records_url: str) -> Iterator[tuple[subprocess.Popen[str], Api]]:
     """A coordinator in a process of its own, killed at the end if it is still there."""
-    settings = json.dumps({"port": 0, "records_url": records_url})
+    settings = json.dumps({"port": 0, "records_url": records_url, "allow_anybody": True})
     process = subprocess.Popen([sys.executable, "-c", MAIN, settings], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

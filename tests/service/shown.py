@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -9,10 +11,10 @@ from microsfl.telemetry.catalog import metrics_of
 
 
 class Shown:
-    """The metrics that a URL shows now."""
+    """The metrics that a URL shows now, to whoever sends these headers."""
 
-    def __init__(self, url: str) -> None:
-        answer = urllib3.request("GET", f"{url}/metrics", retries=False, timeout=60)
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
+        answer = urllib3.request("GET", f"{url}/metrics", retries=False, timeout=60, headers=headers)
         assert answer.status == 200
         assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         self.families = list(text_string_to_metric_families(answer.data.decode()))

@@ -71,7 +71,9 @@ def test_a_fed_server_that_restarts_goes_on_where_weights_are_handed_on() -> Non
         fed_server(store).upload(Update(run="toy", round=0, client=client, samples=8, weights=sent[client]))
     call = {"run": "toy", "round": 0, "clients": ["one", "two"], "last": "one"}
     for _ in range(2):
-        assert fed_server(store).aggregate(call) == {"version": status["version"] + 1, "clients": 2}
+        answer = fed_server(store).aggregate(call)
+        commit = hashlib.sha256(store.get("runs/toy/client/1/commit.json")).hexdigest()
+        assert answer == {"version": status["version"] + 1, "clients": 2, "commit_sha256": commit, "outliers": []}
     assert fed_server(store).weights("toy", None) == (1, encode(sent["one"]))
     assert fed_server(store).handed_on("toy", 0, "two") == encode(sent["two"])
 

@@ -303,7 +303,7 @@ def test_a_client_shows_its_tasks_and_requests_where_it_is_told_to(agent: Agent)
     agent.http.request("GET", lambda: [dead, alive], "/api/health")
     with pytest.raises(Unreachable):
         agent.http.request("GET", lambda: [dead], "/v1/health")
-    url = show("127.0.0.1", 0, agent.points)
+    url = show(metrics_on(0), agent.points)
     now = Shown(url.removesuffix("/metrics"))
     now.check("client")
     assert now.get("client_hosted") == 2
@@ -321,4 +321,8 @@ def test_a_client_shows_its_tasks_and_requests_where_it_is_told_to(agent: Agent)
     assert now.get("client_failed_tries_total", to="server") > 1
     port = url.split(":")[2].removesuffix("/metrics")
     with pytest.raises(PortInUse, match="--metrics-port"):
-        show("127.0.0.1", int(port), agent.points)
+        show(metrics_on(int(port)), agent.points)
+
+
+def metrics_on(port: int) -> ClientSettings:
+    return ClientSettings(ids=("a",), metrics_port=port)

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 import urllib3
 
-READY = re.compile(r"microsfl (?P<role>[a-z-]+) ready (?:at (?P<address>http://\S+)|for (?P<clients>.+))\n")
+from tests.tokens import authorization
+
+READY = re.compile(r"microsfl (?P<role>[a-z-]+) ready (?:at (?P<address>https?://\S+)|for (?P<clients>.+))\n")
 
 
 @dataclass
@@ -73,7 +75,7 @@ def test_a_server_starts_alone_says_so_and_stops_cleanly(name: str, tmp_path: Pa
     where = (
         ["--records-url", f"sqlite:///{tmp_path}/r.db"]
         if name == "coordinator"
-        else ["--store-url", f"file://{tmp_path}/s"]
+        else ["--store-url", f"file://{tmp_path}/s", "--allow-anybody"]
     )
     with role(tmp_path, name, "--port", "0", *where) as process:
         assert process.role == name
@@ -86,7 +88,7 @@ def test_settings_come_from_the_environment_and_from_a_file(tmp_path: Path) -> N
     file = tmp_path / "roles.toml"
     file.write_text(f'[split-server]\nport = 0\nstore_url = "file://{tmp_path}/from-the-file"\nlog_level = "error"\n')
     environment = {"MICROSFL_STORE_URL": f"file://{tmp_path}/from-the-environment"}
-    with role(tmp_path, "split-server", "--config", str(file), environment=environment) as process:
+    with role(tmp_path, "split-server", "--allow-anybody", "--config", str(file), environment=environment) as process:
         assert process.stop() == (0, "")
         assert process.events() == []
     assert sorted(entry.name for entry in tmp_path.iterdir() if entry.is_dir()) == ["from-the-environment"]
@@ -97,7 +99,9 @@ def test_a_client_registers_waits_for_work_and_stops_cleanly(tmp_path: Path) -> 
     with role(tmp_path, "coordinator", "--port", "0", "--records-url", records) as coordinator:
         assert coordinator.address is not None
         with role(tmp_path, "client", "--coordinator", coordinator.address, "--ids", "site-a,site-b") as client:
-            known = urllib3.request("GET", f"{coordinator.address}/api/participants").json()["participants"]
+            known = urllib3.request(
+                "GET", f"{coordinator.address}/api/participants", headers=authorization(coordinator.address)
+            ).json()["participants"]
             assert [(one["id"], one["role"], one["address"]) for one in known] == [
                 ("site-a", "client", None),
                 ("site-b", "client", None),

@@ -25,7 +25,8 @@ class Stream:
     def __init__(self, api: Api, path: str, last_id: str | None = None) -> None:
         place = urlsplit(api.url)
         self.connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=30)
-        self.connection.request("GET", f"/api{path}", headers={"last-event-id": last_id} if last_id else {})
+        last = {"last-event-id": last_id} if last_id else {}
+        self.connection.request("GET", f"/api{path}", headers={**api.headers, **last})
         self.answer = self.connection.getresponse()
         assert self.answer.status == 200
         assert self.answer.headers["content-type"].startswith("text/event-stream")

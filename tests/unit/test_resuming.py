@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from microsfl.errors import InputError, InvalidSetting, RunNotFound, StoreCorrupt, UnsupportedFormat
+from microsfl.launch.admission import LocalFederation
 from microsfl.launch.resuming import find
 from microsfl.launch.spec_file import to_toml
 from microsfl.spec import RunSpec
@@ -77,9 +78,11 @@ def test_the_processes_of_a_resumed_run_look_where_its_files_are_now(tmp_path: P
     model = federation.spec.model.model_copy(update={"front_weights": "/here/front.safetensors"})
     data = federation.spec.data.model_copy(update={"path": "/here"})
     federation.spec = federation.spec.model_copy(update={"model": model, "data": data})
-    client = federation._client(("client-00",))
+    local = LocalFederation("demo")
+    client = federation._client(("client-00",), local.credential("clients-0"))
     assert (client.path, client.front_weights) == ("/here", "/here/front.safetensors")
-    assert federation._fed_server().front_weights == "/here/front.safetensors"
+    assert federation._fed_server(local).front_weights == "/here/front.safetensors"
+    local.close()
 
 
 def wrong(kind: type[InputError] | type[StoreCorrupt], words: str, *arguments: Any) -> None:

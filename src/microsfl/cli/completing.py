@@ -17,7 +17,8 @@ def complete_run(context: click.Context, _: click.Parameter, incomplete: str) ->
     from ..watch.find import Asked
     from ..watch.folder import run_folders
 
-    asked = Asked(context.params.get("coordinator"), context.params.get("folder") or Path("runs"))
+    given = context.params
+    asked = Asked(given.get("coordinator"), given.get("folder") or Path("runs"), given.get("credential"))
     names = {folder.path.name for folder in run_folders(asked.folder)}
     with suppress(MicrosflError):
         names |= {str(one["name"]) for one in asked.runs(ASK_S) or []}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .group import cli
+from .options import calls_a_coordinator
 
 
 @cli.command()
@@ -32,6 +33,7 @@ from .group import cli
     help="Coordinator to reach; default: http://localhost:8000, where there may be none.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
+@calls_a_coordinator
 def doctor(stores: tuple[str, ...], records_url: str | None, coordinator: str | None, as_json: bool) -> int:
     """Check this machine, and say what to do.
 

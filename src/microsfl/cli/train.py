@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ..launch.options import on_coordinator
 from .completing import complete_folder
 from .group import cli
-from .options import AS_JSON, ASSIGNMENTS, CONFIG, OUTPUT, TRACK
+from .options import AS_JSON, ASSIGNMENTS, CONFIG, CREDENTIAL, OUTPUT, TRACK, calls_a_coordinator
 
 if TYPE_CHECKING:
     from ..launch.forks import Forks
@@ -23,16 +24,17 @@ if TYPE_CHECKING:
 @OUTPUT
 @click.option("--simulate", is_flag=True, is_eager=True, help="In this process alone, without servers or a store.")
 @on_coordinator
+@CREDENTIAL
 @TRACK
 @AS_JSON
-@click.pass_obj
+@calls_a_coordinator
 def run(
-    forks: Forks | None,
     config: Path | None,
     assignments: tuple[str, ...],
     output: Path | None,
     simulate: bool,
     coordinator: str | None,
+    credential: str | None,
     track: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -45,12 +47,15 @@ def run(
     """
     from ..launch.spec_file import read_spec
 
+    source = click.get_current_context().get_parameter_source("credential")
+    if not coordinator and source is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--credential is for --coordinator; a run on this machine makes its own.")
     if coordinator and track:
         raise click.UsageError("--track is for a run on this machine; with --coordinator nothing is tracked.")
     if coordinator:
         from ..launch.elsewhere import train_elsewhere
 
-        results = train_elsewhere(coordinator, read_spec(config, assignments), output)
+        results = train_elsewhere(coordinator, read_spec(config, assignments), output, credential)
     elif simulate:
         from ..simulate.training import train as simulated
 
@@ -58,6 +63,7 @@ def run(
     else:
         from ..launch.training import train
 
+        forks: Forks | None = click.get_current_context().obj
         results = train(read_spec(config, assignments), output, forks=forks, track=track)
     _print(*results, as_json)
 

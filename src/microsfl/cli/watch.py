@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .completing import complete_role, complete_run
 from .group import cli
+from .options import CREDENTIAL, calls_a_coordinator
+
+if TYPE_CHECKING:
+    from ..watch.find import Asked
+
+Result = TypeVar("Result")
 
 AT = click.option(
     "--coordinator",
@@ -27,44 +36,53 @@ FOLDERS = click.option(
 RUN = click.argument("run", metavar="RUN", shell_complete=complete_run)
 
 
+def asking(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Decorate a command with the options that say where to look; it gets them as `asked`."""
+
+    @wraps(function)
+    def ask(*, coordinator: str | None, credential: str | None, folder: Path, **given: Any) -> Result:
+        from ..watch.find import Asked
+
+        return function(asked=Asked(coordinator, folder, credential), **given)
+
+    return AT(CREDENTIAL(FOLDERS(ask)))
+
+
 @cli.command()
-@AT
-@FOLDERS
+@asking
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-def runs(coordinator: str | None, folder: Path, as_json: bool) -> None:
+@calls_a_coordinator
+def runs(asked: Asked, as_json: bool) -> None:
     """List runs: those of a coordinator and those in run folders.
 
     With state, rounds, accuracy and age, newest first. A coordinator that is named and does not answer is an error.
     """
-    from ..watch.find import Asked
     from ..watch.runs import list_runs
 
-    list_runs(Asked(coordinator, folder), as_json=as_json)
+    list_runs(asked, as_json=as_json)
 
 
 @cli.command()
 @RUN
-@AT
-@FOLDERS
+@asking
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run ends; exits with 1 when it did not finish.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --follow a line for each change.")
-def status(run: str, coordinator: str | None, folder: Path, follow: bool, as_json: bool) -> int:
+@calls_a_coordinator
+def status(run: str, asked: Asked, follow: bool, as_json: bool) -> int:
     """Show one run: rounds, accuracies, and who is doing what.
 
     RUN is a run folder, or the name of one in --folder; or the name of a run at the coordinator, or else of one in the
     run folders, of which the newest is shown.
     """
-    from ..watch.find import Asked
     from ..watch.status import show_status
 
-    return show_status(run, Asked(coordinator, folder), follows=follow, as_json=as_json)
+    return show_status(run, asked, follows=follow, as_json=as_json)
 
 
 @cli.command()
 @RUN
 @click.argument("role", metavar="[ROLE]", required=False, shell_complete=complete_role)
-@AT
-@FOLDERS
+@asking
 @click.option("--follow", "-f", is_flag=True, help="Go on until every process has ended.")
 @click.option(
     "--level",
@@ -75,11 +93,11 @@ def status(run: str, coordinator: str | None, folder: Path, follow: bool, as_jso
 )
 @click.option("--last", "-n", type=click.IntRange(min=0), metavar="N", help="Only the last N lines; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, with the name of the process.")
+@calls_a_coordinator
 def logs(
     run: str,
     role: str | None,
-    coordinator: str | None,
-    folder: Path,
+    asked: Asked,
     follow: bool,
     level: str,
     last: int | None,
@@ -90,7 +108,6 @@ def logs(
     RUN is a run folder, that of `microsfl up`, or the name of a run in one of them. ROLE is a role or the name of one
     process, as in split-server or split-server-1. Times are UTC.
     """
-    from ..watch.find import Asked
     from ..watch.logs import Wanted, show_logs
 
-    show_logs(run, Asked(coordinator, folder), Wanted(role, level, last, follow, as_json))
+    show_logs(run, asked, Wanted(role, level, last, follow, as_json))

@@ -24,10 +24,13 @@ from ..process import announce, event, start_logging
 from ..spec import DATASETS, RunSpec
 from ..telemetry.exposition import Point, build_point
 from ..telemetry.opening import open_traces
+from ..trust.tls import Outbound
 from ..zoo.datasets import Data, labels, load_data, takes_client
 from ..zoo.deal import OWN, check_own, deal, everything
 from ..zoo.parts import build_parts, client_side, load_front
+from .connections import Connections
 from .coordinator import Coordinator
+from .entitled import Ways
 from .http import Http
 from .metrics_port import show
 from .tasks_done import TasksDone
@@ -117,8 +120,9 @@ class Agent:
         self.device = choose_device(settings.device)
         self.traces = open_traces(settings.otel_endpoint, settings.otel_ratio, ROLE, settings.ids[0])
         self.process = secrets.token_hex(6)  # another one when the client comes back as another process
-        self.http = Http(settings.retry_s)
-        self.coordinator = Coordinator(self.http, settings.coordinator)
+        self.http = Http(settings.retry_s, connections=Connections(Outbound.of(settings)))
+        self.ways = Ways.of(self.http, settings.coordinator, settings.credential)
+        self.coordinator = Coordinator(self.ways.coordinator, settings.coordinator)
         self.runs = Runs(settings, self.coordinator)
         self.trainers: LRUCache[tuple[str, str], Trainer] = LRUCache(RUNS_KEPT * len(settings.ids))
         self.done = TasksDone()
@@ -134,7 +138,7 @@ class Agent:
             Unreachable: when the coordinator does not answer within the retry budget.
         """
         if self.settings.metrics_port is not None:
-            show(self.settings.metrics_host, self.settings.metrics_port, self.points)
+            show(self.settings, self.points)
         self.register()
         announce(ROLE, f"for {', '.join(self.settings.ids)}")
         threading.Thread(target=self._keep_saying, name="heartbeat", daemon=True).start()
@@ -210,9 +214,9 @@ class Agent:
             return known
         spec, modules = self.runs.get(task.run)
         data = self.runs.local_data(spec, task.client, task.index)
-        split = SplitServers(self.http, task.index, lambda: self.coordinator.split_servers, self.settings.spread)
+        split = SplitServers(self.ways.body, task.index, lambda: self.coordinator.split_servers, self.settings.spread)
         split.traces = self.traces
-        fed = FedServer(self.http, lambda: self.coordinator.fed_server)
+        fed = FedServer(self.ways.client_side, lambda: self.coordinator.fed_server)
         trainer = Trainer(spec, task.client, modules, data, split, fed, self.device, self.settings.in_flight)
         with self.changed:
             self.trainers[key] = trainer

@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 from urllib3.util import wait_for_read
 
 from .. import __version__
-from ..errors import InvalidSetting
+from ..errors import InvalidSetting, UnsafeConnection
+from ..trust.diagnosis import unsafe
+from ..trust.tls import Outbound, here
 
 IDLE_LIMIT = 16  # connections kept open to one server
 
@@ -32,8 +34,12 @@ class Answer:
 
 @dataclass
 class Connections:
-    """For any number of threads; each request has a connection to itself."""
+    """For any number of threads; each request has a connection to itself.
 
+    outbound: which servers are trusted, and what is shown to them; default: what the environment says.
+    """
+
+    outbound: Outbound = field(default_factory=here)
     _idle: dict[tuple[str, str], deque[http.client.HTTPConnection]] = field(default_factory=lambda: defaultdict(deque))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -43,16 +49,19 @@ class Connections:
         """One request and its answer; nothing is tried again and no redirect is followed.
 
         Args:
-            url: of http or https; the server's certificate is checked against the system's authorities.
+            url: of http or https.
             connect_s, read_s: how long to wait for the connection, and for each part of the answer.
 
         Raises:
             OSError, http.client.HTTPException: when there is no whole answer. TimeoutError is among them.
-            InvalidSetting: when this is no such URL.
+            InvalidSetting: when this is no such URL, or a file with certificates is wrong.
+            UnsafeConnection: when the server's certificate is not trusted, or ours not by it, or it is plain HTTP to
+                another machine.
         """
         parts = urlsplit(url)
         server = (parts.scheme, parts.netloc)
         connection = self._connection(server, connect_s)
+        is_new = connection.sock is None
         try:
             if connection.sock is None:
                 connection.connect()
@@ -62,8 +71,11 @@ class Connections:
             response = connection.getresponse()
             data = response.read()
             answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, data)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            why = unsafe(url, error, self.outbound) if is_new and isinstance(error, OSError) else None
+            if why is not None:
+                raise UnsafeConnection(why) from None
             raise
         if connection.sock is not None:  # the server did not ask to close it
             self._keep(server, connection)
@@ -76,10 +88,23 @@ class Connections:
                 idle = self._idle[server]
                 connection = idle.pop() if idle else None
             if connection is None:
-                return _new(server, connect_s)
+                return self._new(server, connect_s)
             if _is_open(connection):
                 return connection
             connection.close()
+
+    def _new(self, server: tuple[str, str], connect_s: float) -> http.client.HTTPConnection:
+        scheme, netloc = server
+        if scheme not in ("http", "https") or not netloc:
+            raise InvalidSetting(f"'{scheme}://{netloc}' is not a URL of a server; write it like http://host:8000.")
+        try:
+            connection = http.client.HTTPConnection(netloc, timeout=connect_s)
+            context = self.outbound.context_for(f"{scheme}://{netloc}")
+            if context is None:
+                return connection
+            return http.client.HTTPSConnection(netloc, timeout=connect_s, context=context)
+        except http.client.InvalidURL as error:
+            raise InvalidSetting(f"'{scheme}://{netloc}' is not a URL of a server: {error}.") from None
 
     def _keep(self, server: tuple[str, str], connection: http.client.HTTPConnection) -> None:
         with self._lock:
@@ -88,18 +113,6 @@ class Connections:
             spare = idle.popleft() if len(idle) > IDLE_LIMIT else None
         if spare is not None:
             spare.close()
-
-
-def _new(server: tuple[str, str], connect_s: float) -> http.client.HTTPConnection:
-    scheme, netloc = server
-    if scheme not in ("http", "https") or not netloc:
-        raise InvalidSetting(f"'{scheme}://{netloc}' is not a URL of a server; write it like http://host:8000.")
-    try:
-        if scheme == "https":
-            return http.client.HTTPSConnection(netloc, timeout=connect_s)
-        return http.client.HTTPConnection(netloc, timeout=connect_s)
-    except http.client.InvalidURL as error:
-        raise InvalidSetting(f"'{scheme}://{netloc}' is not a URL of a server: {error}.") from None
 
 
 def _is_open(connection: http.client.HTTPConnection) -> bool:

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from ..errors import MicrosflError, OperationError, StoreCorrupt, Unreachable, from_wire
+from ..errors import (
+    MicrosflError,
+    OperationError,
+    StoreCorrupt,
+    TooManyRequests,
+    Unreachable,
+    UnsafeConnection,
+    from_wire,
+)
 from .connections import Answer, Connections
 from .tries import Tries
 
@@ -20,6 +28,9 @@ LONGEST_ANSWER_S = 300.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 AVOID_S = 5.0
+# What a server may ask for at most with `Retry-After`, and by how much of it more is waited, at random.
+LONGEST_RETRY_AFTER_S = 60.0
+RETRY_AFTER_JITTER = 0.25
 BINARY = "application/octet-stream"
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -61,14 +72,17 @@ class Http:
     server that failed is asked last for `AVOID_S` seconds, so that a dead one does not cost every request a time-out.
     patience_s: how long an answer is waited for before the next server is asked, as a server may hang without dying.
     It is at least four times the slowest answer so far, and doubles with each turn: asking twice changes nothing, and
-    whoever computes for long is waited for in the end.
+    whoever computes for long is waited for in the end. A server that says when to come again (`Retry-After`) is not
+    asked before, while there is that much time left.
     """
 
     retry_s: float = 60.0
     patience_s: float = 5.0
     connections: Connections = field(default_factory=Connections)
     tries: Tries = field(default_factory=Tries)
+    sleep: Callable[[float], None] = time.sleep
     _failed_at: dict[str, float] = field(default_factory=dict)
+    _safe: set[str] = field(default_factory=set)  # servers that have answered
     _slowest_s: float = 0.0
 
     def request(
@@ -89,6 +103,8 @@ class Http:
 
         Raises:
             InputError, StoreCorrupt: whatever the server refuses the request with; trying again would not help.
+            UnsafeConnection: when no server can be called safely, and none of them ever was: the settings are wrong.
+                One that answered before is tried again: its certificate may be about to be renewed.
             Unreachable: when no server gave an answer within `retry_s`.
         """
         began, first = time.monotonic(), ""
@@ -96,40 +112,72 @@ class Http:
         pause, problem = FIRST_PAUSE_S, "no server is known"
         patience_s = min(max(self.patience_s, 4 * self._slowest_s), LONGEST_ANSWER_S)
         while True:
-            for server in sorted(servers(), key=self._failed_lately):
+            unsafe: list[UnsafeConnection] = []
+            asked, wanted_s = sorted(servers(), key=self._failed_lately), 0.0
+            for server in asked:
                 first = first or server
                 sent = headers if body is None else {"content-type": kind, **headers}
-                answer, problem = self._once(method, server + path, body, sent, wait_s + patience_s)
-                if answer is not None:
+                try:
+                    answer = self._once(method, server + path, body, sent, wait_s + patience_s)
+                except (_TryAgain, UnsafeConnection) as failed:
+                    self.tries.failed(path)
+                    problem = str(failed).rstrip(".")
+                    if isinstance(failed, UnsafeConnection):
+                        unsafe += [failed] * (server not in self._safe)
+                    else:
+                        wanted_s = max(wanted_s, failed.after_s)
+                    if not getattr(failed, "is_well", False):
+                        self._failed_at[server] = time.monotonic()
+                else:
+                    self._safe.add(server)
                     self.tries.answered(path, time.monotonic() - began, by_another=server != first)
                     return answer
-                self.tries.failed(path)
-                self._failed_at[server] = time.monotonic()
-            if time.monotonic() + pause > deadline:
+            if unsafe and len(unsafe) == len(asked):
+                raise unsafe[0]
+            until = time.monotonic() + max(pause * random.uniform(0.5, 1.0), wanted_s)
+            if time.monotonic() + pause > deadline or until > deadline:
                 raise Unreachable(f"{method} {path} had no answer in {self.retry_s:g} s; last: {problem}.")
-            time.sleep(pause * random.uniform(0.5, 1.0))
+            self.sleep(until - time.monotonic())
             pause, patience_s = min(2 * pause, LONGEST_PAUSE_S), min(2 * patience_s, LONGEST_ANSWER_S)
 
     def _failed_lately(self, server: str) -> bool:
         return time.monotonic() - self._failed_at.get(server, -AVOID_S) < AVOID_S
 
-    def _once(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], read_s: float
-    ) -> tuple[Answer | None, str]:
+    def _once(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], read_s: float) -> Answer:
         asked_at = time.monotonic()
         try:
             answer = self.connections.request(method, url, body, headers, connect_s=CONNECT_S, read_s=read_s)
         except (OSError, http.client.HTTPException) as error:
-            return None, f"{url}: {type(error).__name__}"
+            raise _TryAgain(f"{url}: {type(error).__name__}") from None
         if answer.status < 300:
             if headers.get("content-type") == BINARY:  # of a long poll it would say nothing
                 self._slowest_s = max(self._slowest_s, time.monotonic() - asked_at)
-            return answer, ""
+            return answer
         refusal = from_wire(answer.status, _json(answer.data))
         passes = isinstance(refusal, OperationError) or answer.status >= 500
         if passes and not isinstance(refusal, StoreCorrupt):  # every replica has the same store
-            return None, f"{url}: {refusal}"
+            raise _TryAgain(
+                f"{url}: {refusal}", retry_after_s(answer.headers), is_well=isinstance(refusal, TooManyRequests)
+            )
         raise refusal
+
+
+class _TryAgain(Exception):
+    """No answer, but there may be one later. after_s: what the server asked for. is_well: nothing is wrong with it."""
+
+    def __init__(self, problem: str, after_s: float = 0.0, *, is_well: bool = False) -> None:
+        super().__init__(problem)
+        self.after_s, self.is_well = after_s, is_well
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Seconds until a server wants to be asked again, and at random a little more, so that not all come at once; 0: it
+    says nothing that is understood here. (RFC 9110, section 10.2.3; a date is not.)"""
+    said = headers.get("retry-after", "").strip()
+    if not (said.isascii() and said.isdecimal()):
+        return 0.0
+    longest = LONGEST_RETRY_AFTER_S
+    return min(float(said[:9]), longest) * random.uniform(1.0, 1.0 + RETRY_AFTER_JITTER)
 
 
 def json_object(answer: Reply) -> Json:

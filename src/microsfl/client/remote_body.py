@@ -19,6 +19,7 @@ from ..spec import RunSpec, check_id
 from ..wire.messages import Backward, Forward, Outputs, Predict, Tensors
 from ..wire.tensors import decode
 from .coordinator import Coordinator
+from .entitled import Ways
 from .http import Http
 from .transport import SplitServers
 
@@ -37,20 +38,35 @@ class RemoteBody(nn.Module):
 
     Args:
         run: name of a run that exists and was started with `run.managed = false`.
-        coordinator: URL, as http://localhost:8000.
+        coordinator: URL, as http://localhost:8000. With https, `MICROSFL_TLS_CA` names the file of the CA to trust,
+            unless the credential has it or the system does; `MICROSFL_TLS_CLIENT_CERT` and `MICROSFL_TLS_CLIENT_KEY`
+            name what to show to servers that want a certificate.
         client: this participant's id. Units are numbered by it from 0 on in each round, and a unit counts once: with a
             given id, a script that starts over replays its units. Default: a new id, so that nothing is a replay.
         retry_s: seconds to keep trying, on all split servers in turn, when none answers.
+        credential: file of the credential to show; default: that of the `Federation` in this process, or the one that
+            this user keeps for the coordinator.
 
     Raises:
-        RunNotFound, InvalidId, Unreachable. InputError: when the run is managed. RunNotActive: when it is not running.
+        RunNotFound, InvalidId, Unreachable, UnsafeConnection. InputError: when the run is managed. RunNotActive: when
+            it is not running.
     """
 
-    def __init__(self, run: str, coordinator: str, *, client: str | None = None, retry_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        run: str,
+        coordinator: str,
+        *,
+        client: str | None = None,
+        retry_s: float = 60.0,
+        credential: str | None = None,
+    ) -> None:
         super().__init__()
         self.run = check_id(run, "run")
         self.client = check_id(client or f"body-{uuid.uuid4().hex[:12]}", "client")
-        control = Coordinator(Http(retry_s), coordinator.rstrip("/"))
+        url = coordinator.rstrip("/")
+        ways = Ways.of(Http(retry_s), url, credential)
+        control = Coordinator(ways.coordinator, url)
         state = control.run(run)
         if state["spec"]["run"]["managed"]:
             raise InputError(f"Run '{run}' is managed: the coordinator drives it. Start one with run.managed = false.")
@@ -62,7 +78,7 @@ class RemoteBody(nn.Module):
         self._gradients = ErrorFeedback(self._wire.gradients, is_on=self._wire.error_feedback)
         self._control = control
         self._asked_at = -SERVERS_FRESH_S
-        self._servers = SplitServers(control.http, seed_of("favourite", self.client), self._addresses)
+        self._servers = SplitServers(ways.body, seed_of("favourite", self.client), self._addresses)
         self._newest = 0
         self._unit = 0
         self.round: int = self._servers.status(run)["open_round"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..client.coordinator import Coordinator
+from ..client.entitled import Ways
 from ..client.http import Http
 from ..errors import RunExists
 from ..spec import RunSpec
@@ -18,9 +19,17 @@ Json = dict[str, Any]
 class Control(Coordinator):
     """The coordinator as the one who directs the run called `name` sees it."""
 
-    def __init__(self, url: str, name: str, retry_s: float = RETRY_S, patience_s: float = PATIENCE_S) -> None:
-        super().__init__(Http(retry_s, patience_s), url)
-        self.name = name
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        retry_s: float = RETRY_S,
+        patience_s: float = PATIENCE_S,
+        credential: str | None = None,
+    ) -> None:
+        self.ways = Ways.of(Http(retry_s, patience_s), url, credential)
+        super().__init__(self.ways.coordinator, url)
+        self.name, self.credential = name, credential
 
     def create(self, spec: RunSpec, *, resume: bool = False) -> None:
         """Create the run; with `resume`, also go on with one that the records or the stores have.
@@ -44,6 +53,10 @@ class Control(Coordinator):
         """
         if self._ask("POST", "/api/runs", spec.model_dump(mode="json"))["state"] == "created":
             self.start()
+
+    def login_link(self) -> str:
+        """An address that logs a browser in to the dashboard, once."""
+        return f"{self.url}/#login={self._ask('POST', '/api/login-links')['code']}"
 
     def tell_class_counts(self, class_counts: list[list[int]]) -> None:
         """How the run's data is divided, for the dashboard."""

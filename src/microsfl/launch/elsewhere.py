@@ -44,7 +44,7 @@ class Elsewhere:
         """
         self.control.create_or_find(self.spec)
         # It is there. From now on it may be away for as long as a restart takes.
-        self.control = Control(self.control.url, self.control.name)
+        self.control = Control(self.control.url, self.control.name, credential=self.control.credential)
         self.control.participants()
         servers = self.spec.servers.model_copy(update={"split": max(1, len(self.control.split_servers))})
         self.spec = self.spec.model_copy(update={"servers": servers})
@@ -66,16 +66,19 @@ class Elsewhere:
             run = self.control.watch(run["revision"], WATCH_S)
 
 
-def train_elsewhere(coordinator: str, spec: RunSpec, output: Path | None) -> tuple[Json, list[Json], Path]:
+def train_elsewhere(
+    coordinator: str, spec: RunSpec, output: Path | None, credential: str | None = None
+) -> tuple[Json, list[Json], Path]:
     """Run `spec` on the coordinator at this URL and fill a run folder here; the summary, the metrics and the folder.
 
     The run belongs to the coordinator: when this process is stopped, it goes on, and the same call follows it again.
+    credential: file of the one to show; default: the one kept for the coordinator.
 
     Raises:
         InputError, RunFailed: see `Elsewhere`.
     """
     check_matplotlib("`microsfl run` draws its plots")
-    run = Elsewhere(resolve(spec), Control(coordinator, spec.run.name, FIRST_ANSWER_S))
+    run = Elsewhere(resolve(spec), Control(coordinator, spec.run.name, FIRST_ANSWER_S, credential=credential))
     run.begin()
     try:
         with progress(run) as show:
@@ -106,6 +109,7 @@ def _results(run: Elsewhere, folder: RunFolder) -> tuple[Json, list[Json], Path]
     metrics, rounds = run.control.metrics(), run.control.rounds()
     folder.write_metrics(metrics)
     folder.write_profile(run.control.profile())
-    fetched({"spec": run.spec.model_dump(mode="json"), "coordinator": run.control.url, "folder": str(folder.model)})
+    asked = {"coordinator": run.control.url, "credential": run.control.credential, "folder": str(folder.model)}
+    fetched({"spec": run.spec.model_dump(mode="json"), **asked})
     results = Results(run.spec, rounds, metrics, folder.read_model(), settled_in(rounds), None)
     return write_results(folder, results), metrics, folder.path

@@ -15,7 +15,9 @@ from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, Spl
 from ..errors import InputError, OperationError, RunExists, RunFailed
 from ..spec import RunSpec
 from ..store.s3 import area_environment
+from ..trust.scopes import Role
 from ..zoo.deal import client_ids
+from .admission import OPERATOR, LocalFederation
 from .aside import aside
 from .child import Child
 from .control import Control
@@ -66,6 +68,7 @@ class Federation:
         self.processes = Processes(self.spec.servers.restarts, forks)
         self.children, self.supervisor = self.processes.children, self.processes.supervisor
         self._began = False
+        self._local: LocalFederation | None = None
 
     def __enter__(self) -> Self:
         self.folder = RunFolder(self.path, resume=self.resumes)
@@ -90,6 +93,8 @@ class Federation:
             self._stop()
         finally:
             self.processes.close()
+            if self._local is not None:
+                self._local.close()
 
     def finish(self) -> None:
         """Ask every process to end, as `close` does, but do not wait for it."""
@@ -144,11 +149,12 @@ class Federation:
                 if not self.resumes:
                     raise
         self.processes.begin(self.folder)
+        local = self._local = self._members()
         # It starts while the fork server imports torch; the others are not started for a wrong specification.
-        coordinator = self.processes.spawn("coordinator", "coordinator", self._coordinator())
+        coordinator = self.processes.spawn("coordinator", "coordinator", self._coordinator(local.write()))
         self.class_counts = self.aside("microsfl.launch.rehearsal:rehearsed")["class_counts"]
         self.folder.write_spec(self.spec)
-        self._start_processes(coordinator)
+        self._start_processes(coordinator, local)
         self.control = Control(self.coordinator, self.spec.run.name)
         self._begin()
 
@@ -157,16 +163,36 @@ class Federation:
         assert self.processes.forks is not None
         return aside(self.processes.forks, function, {"spec": self.spec.model_dump(mode="json"), **more})
 
-    def _start_processes(self, coordinator: Child) -> None:
+    def _members(self) -> LocalFederation:
+        """All that will be processes, each with a credential of its own."""
+        local = LocalFederation(self.spec.run.name)
+        for name in self._replicas():
+            local.add(name, Role.SPLIT_SERVER)
+        if self.spec.strategy.traits.federated:
+            local.add("fed-server", Role.FED_SERVER)
+        for name, ids in self._groups().items():
+            local.add(name, Role.CLIENT, ids)
+        return local
+
+    def _replicas(self) -> list[str]:
+        return [f"split-server-{number}" for number in range(self.spec.servers.split * self.spec.strategy.traits.split)]
+
+    def _groups(self) -> dict[str, tuple[str, ...]]:
+        """The client processes by name, and the clients that each hosts."""
+        groups = client_groups(self.spec) if self.spec.run.managed else []
+        return {f"clients-{number}": ids for number, ids in enumerate(groups)}
+
+    def _start_processes(self, coordinator: Child, local: LocalFederation) -> None:
         coordinator.wait_ready()
         self.coordinator = str(coordinator.address)
-        traits, spawn = self.spec.strategy.traits, self.processes.spawn
-        for number in range(self.spec.servers.split * traits.split):
-            spawn("split-server", f"split-server-{number}", self._split_server(f"split-server-{number}"), "body")
-        if traits.federated:
-            spawn("fed-server", "fed-server", self._fed_server(), "client")
-        for number, ids in enumerate(client_groups(self.spec) if self.spec.run.managed else []):
-            spawn("client", f"clients-{number}", self._client(ids))
+        local.begin(self.coordinator)
+        spawn = self.processes.spawn
+        for name in self._replicas():
+            spawn("split-server", name, self._split_server(name, local), "body")
+        if self.spec.strategy.traits.federated:
+            spawn("fed-server", "fed-server", self._fed_server(local), "client")
+        for name, ids in self._groups().items():
+            spawn("client", name, self._client(ids, local.credential(name)))
         self.processes.supervise()
 
     def _begin(self) -> None:
@@ -181,21 +207,30 @@ class Federation:
                 self.control.stop()
         self._began = False
 
+    @property
+    def credential(self) -> str:
+        """File of the operator's credential, while the processes are there."""
+        assert self._local is not None
+        return str(self._local.credential(OPERATOR))
+
     def store_url(self, area: str) -> str:
         """URL of the store of the area "body" or "client"."""
         url: str = getattr(self.spec.store, area)
         return self.folder.store_url(area) if url == "auto" else url
 
-    def _coordinator(self) -> CoordinatorSettings:
+    def _coordinator(self, federation: Path) -> CoordinatorSettings:
         url = self.spec.records.url
-        return CoordinatorSettings(port=0, records_url=self.folder.records_url() if url == "auto" else url)
+        return CoordinatorSettings(
+            port=0, records_url=self.folder.records_url() if url == "auto" else url, federation=str(federation)
+        )
 
-    def _split_server(self, name: str) -> SplitServerSettings:
+    def _split_server(self, name: str, local: LocalFederation) -> SplitServerSettings:
         servers = self.spec.servers
         return SplitServerSettings(
             port=0,
             id=name,
             coordinator=self.coordinator,
+            credential=str(local.credential(name)),
             store_url=self.store_url("body"),
             allow_models=_own_function(self.spec.model.name),
             graph_cache_mb=servers.graph_cache_mb,
@@ -204,19 +239,21 @@ class Federation:
             threads=servers.threads,
         )
 
-    def _fed_server(self) -> FedServerSettings:
+    def _fed_server(self, local: LocalFederation) -> FedServerSettings:
         return FedServerSettings(
             port=0,
             id="fed-server",
             coordinator=self.coordinator,
+            credential=str(local.credential("fed-server")),
             store_url=self.store_url("client"),
             front_weights=self.spec.model.front_weights,
             allow_models=_own_function(self.spec.model.name),
         )
 
-    def _client(self, ids: tuple[str, ...]) -> ClientSettings:
+    def _client(self, ids: tuple[str, ...], credential: Path) -> ClientSettings:
         return ClientSettings(
             coordinator=self.coordinator,
+            credential=str(credential),
             ids=ids,
             # A run that is resumed may be known to the records with the paths of before.
             path=self.spec.data.path,

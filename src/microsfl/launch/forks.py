@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import IO, Protocol, Self
 
+from ..trust.credential import HOME
+
 READY_S = 120.0  # for its imports, on a busy machine
 FORK_S = 10.0
 STATUS_S = 1.0
@@ -195,7 +197,8 @@ def child_environment() -> dict[str, str]:
 
     What this process can import from its working directory or beside its script, a child can too.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MICROSFL_", "AWS_"))}
+    ours = {name for name in os.environ if name.startswith(("MICROSFL_", "AWS_"))} - {HOME}
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
     places = [os.getcwd(), *sys.path[:1], *kept.get("PYTHONPATH", "").split(os.pathsep)]
     return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(place for place in places if place))}
 

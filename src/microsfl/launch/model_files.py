@@ -40,11 +40,14 @@ def model_files(body: bytes | None, exchanged: bytes | None, initial: Parts) -> 
 
 
 def fetched(question: Json) -> Json:
-    """Write the files of a run of `spec`, whose servers still answer, to `folder`; `coordinator` is its URL."""
+    """Write the files of a run of `spec`, whose servers still answer, to `folder`; `coordinator` is its URL,
+    `credential` the file of one to show there."""
     spec = RunSpec.parse(question["spec"])
     parts = build_parts(spec, [spec.model.name])
     load_front(spec, parts.front)
-    weights = newest(Control(question["coordinator"], spec.run.name), spec.strategy.traits)
+    weights = newest(
+        Control(question["coordinator"], spec.run.name, credential=question.get("credential")), spec.strategy.traits
+    )
     write_parts(Path(question["folder"]), model_files(*weights, parts))
     return {}
 
@@ -52,8 +55,8 @@ def fetched(question: Json) -> Json:
 def newest(control: Control, traits: Traits) -> tuple[bytes | None, bytes | None]:
     """The newest weights files: of the body, and of what clients exchange; None for what the strategy lacks."""
     control.participants()
-    split = SplitServers(control.http, 0, lambda: control.split_servers)
-    fed = FedServer(control.http, lambda: control.fed_server)
+    split = SplitServers(control.ways.body, 0, lambda: control.split_servers)
+    fed = FedServer(control.ways.client_side, lambda: control.fed_server)
     body = split.weights(control.name)[1] if traits.split else None
     return body, fed.weights(control.name)[1] if traits.federated else None
 

@@ -53,7 +53,7 @@ def role_command(group: click.Group, role: str, settings: type[Settings]) -> Cal
                 end_with_parent()
             function(parsed)
 
-        options = [_option(name, field) for name, field in settings.model_fields.items()]
+        options = [option_of(name, field) for name, field in settings.model_fields.items()]
         command = click.Command(role, callback=start, params=[*options, _file(role, settings)], help=function.__doc__)
         group.add_command(command)
         return command
@@ -103,7 +103,8 @@ def to_flags(settings: ProcessSettings) -> list[str]:
     return flags
 
 
-def _option(name: str, field: FieldInfo) -> click.Option:
+def option_of(name: str, field: FieldInfo) -> click.Option:
+    """The flag of a setting."""
     flag = f"--{name.replace('_', '-')}"
     common: dict[str, Any] = {
         **({"required": True} if field.is_required() else {"default": field.default}),

@@ -17,6 +17,7 @@ from rich.text import Text
 from ..spec import RunSpec
 from .child import Child
 from .control import Control
+from .login_link import LoginLink
 from .readable import counted, duration, rounded
 from .supervisor import Supervisor
 
@@ -87,9 +88,11 @@ class Screen:
         self.federation = federation
         self.began_at = time.monotonic()
         self.run: Json | None = None
+        self.link, self.address = LoginLink(), ""
         self.first: tuple[float, int] | None = None  # when rounds were first seen to be over, and how many
 
     def show(self, run: Json) -> None:
+        self.address = self.link.of(self.federation.control)
         self.run = run
         if self.first is None and run["history"]:
             self.first = time.monotonic(), len(run["history"])
@@ -103,7 +106,7 @@ class Screen:
         if self.run is not None and self.run["state"] == "finished":
             return Group(head, *self._rounds(), Text("ending the processes, writing the results …", style="dim"))
         restarts = [Text(report, style="yellow") for report in self.federation.supervisor.reports[-3:]]
-        where = [] if self.run is None else [Text(dashboard(self.federation), style="dim")]
+        where = [] if self.run is None else [Text(f"dashboard at {self.address}", style="dim")]
         return Group(head, *self._rounds(), processes(self.federation.children), *restarts, *where)
 
     def _rounds(self) -> list[Table | Text]:

@@ -41,7 +41,10 @@ def results_of(federation: Federation, rounds: list[Json], metrics: list[Json]) 
     """What a federation came to, whose processes still answer; model/ is written."""
     spec, folder = federation.spec, federation.folder
     federation.aside(
-        "microsfl.launch.model_files:fetched", coordinator=federation.coordinator, folder=str(folder.model)
+        "microsfl.launch.model_files:fetched",
+        coordinator=federation.coordinator,
+        credential=federation.credential,
+        folder=str(folder.model),
     )
     commits: list[Commit] = []
     if spec.strategy.traits.split:

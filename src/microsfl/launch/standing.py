@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,9 +17,13 @@ from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, Spl
 from ..errors import InvalidSetting, StoreNotWritable
 from ..process import announce
 from ..sync import keys
+from ..trust.scopes import Role
 from ..zoo.deal import client_ids
+from .admission import LocalFederation
+from .control import Control
 from .federation import cores, spread
 from .forks import Forks
+from .login_link import LoginLink
 from .process_folder import ProcessFolder
 from .processes import Processes
 from .readable import counted
@@ -76,6 +81,7 @@ class Standing:
     def __init__(self, options: Options, forks: Forks | None = None) -> None:
         self.options = options
         self.processes = Processes(None, forks)
+        self._local: LocalFederation | None = None
 
     def __enter__(self) -> Self:
         self.folder = StandingFolder(self.options.folder)
@@ -94,6 +100,8 @@ class Standing:
     def close(self) -> None:
         """End every process."""
         self.processes.close()
+        if self._local is not None:
+            self._local.close()
         self.folder.release()
 
     def wait(self, say: Callable[[str], None]) -> None:
@@ -108,47 +116,61 @@ class Standing:
 
     def _start(self) -> None:
         self.processes.begin(self.folder)
-        options, spawn = self.options, self.processes.spawn
-        coordinator = spawn("coordinator", "coordinator", self._coordinator())
+        spawn, local = self.processes.spawn, LocalFederation("this-machine")
+        self._local = local
+        replicas = [f"split-server-{number}" for number in range(self.options.split)]
+        groups = {
+            f"clients-{number}": ids for number, ids in enumerate(spread(client_ids(self.options.clients), cores()))
+        }
+        for name in replicas:
+            local.add(name, Role.SPLIT_SERVER)
+        local.add("fed-server", Role.FED_SERVER)
+        for name, ids in groups.items():
+            local.add(name, Role.CLIENT, ids)
+        coordinator = spawn("coordinator", "coordinator", self._coordinator(local.write()))
         coordinator.wait_ready()
         self.coordinator = str(coordinator.address)
-        for number in range(options.split):
-            name = f"split-server-{number}"
-            spawn("split-server", name, self._split_server(name), keys.BODY)
-        spawn("fed-server", "fed-server", self._fed_server(), keys.CLIENT)
-        for number, ids in enumerate(spread(client_ids(options.clients), cores())):
-            spawn("client", f"clients-{number}", self._client(ids))
+        local.begin(self.coordinator)
+        for name in replicas:
+            spawn("split-server", name, self._split_server(name, local), keys.BODY)
+        spawn("fed-server", "fed-server", self._fed_server(local), keys.CLIENT)
+        for name, ids in groups.items():
+            spawn("client", name, self._client(ids, local.credential(name)))
         self.processes.supervise()
 
-    def _coordinator(self) -> CoordinatorSettings:
+    def _coordinator(self, federation: Path) -> CoordinatorSettings:
         return CoordinatorSettings(
             port=self.options.port,
             records_url=self.folder.records_url(),
+            federation=str(federation),
             allow_models=self.options.allow_models,
             allow_datasets=self.options.allow_datasets,
         )
 
-    def _split_server(self, name: str) -> SplitServerSettings:
+    def _split_server(self, name: str, local: LocalFederation) -> SplitServerSettings:
         return SplitServerSettings(
             port=0,
             id=name,
             coordinator=self.coordinator,
+            credential=str(local.credential(name)),
             store_url=self.folder.store_url(keys.BODY),
             allow_models=self.options.allow_models,
         )
 
-    def _fed_server(self) -> FedServerSettings:
+    def _fed_server(self, local: LocalFederation) -> FedServerSettings:
         return FedServerSettings(
             port=0,
             id="fed-server",
             coordinator=self.coordinator,
+            credential=str(local.credential("fed-server")),
             store_url=self.folder.store_url(keys.CLIENT),
             allow_models=self.options.allow_models,
         )
 
-    def _client(self, ids: tuple[str, ...]) -> ClientSettings:
+    def _client(self, ids: tuple[str, ...], credential: Path) -> ClientSettings:
         return ClientSettings(
             coordinator=self.coordinator,
+            credential=str(credential),
             ids=ids,
             allow_models=self.options.allow_models,
             allow_datasets=self.options.allow_datasets,
@@ -161,9 +183,16 @@ def up(options: Options, forks: Forks | None = None) -> None:
         announce("up", f"at {standing.coordinator}")
         servers, clients = counted(options.split, "split server"), counted(options.clients, "client")
         _say(f"{servers}, a fed server and {clients}; runs, stores and logs are in {options.folder}. Ctrl-C ends all.")
+        _say(_how_to_look(standing.coordinator))
         with suppress(KeyboardInterrupt, SystemExit):
             standing.wait(_say)
         _say("ending the processes …")
+
+
+def _how_to_look(coordinator: str) -> str:
+    if sys.stderr.isatty():
+        return f"This address logs a browser in, once: {LoginLink().of(Control(coordinator, ''))}"
+    return f"`microsfl admin login-link --coordinator {coordinator}` prints an address that logs a browser in."
 
 
 def _say(what: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from .database import Participant, Records, Row, RunRecord
+from .database import Participant, Records, RunRecord
+from .identities import Identity, Invitation
+from .rows import Row
+from .trail import Entry
 
-__all__ = ["Participant", "Records", "Row", "RunRecord"]
+__all__ = ["Entry", "Identity", "Invitation", "Participant", "Records", "Row", "RunRecord"]

@@ -10,8 +10,7 @@ import contextlib
 import json
 import re
 import sqlite3
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,19 +28,17 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ..errors import InvalidSetting, MicrosflError, RunExists, StoreNotWritable, StoreUnavailable
 from . import schema, tables
-
-Row = dict[str, Any]
+from .identities import Identities
+from .rows import Row, upsert
+from .trail import Entry, Trail, append
 
 BUSY_TIMEOUT_MS = 10_000
 DRIVER = "postgresql+psycopg"
-# ON CONFLICT is written alike for both, but is no part of SQL.
-INSERTS: dict[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 # How long a silent PostgreSQL server is waited for; libpq's own answer is for ever. The URL may say otherwise.
 PATIENCE: dict[str, Any] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
 
@@ -96,6 +93,8 @@ class Records:
     def __init__(self, url: str) -> None:
         self.url = masked(url)
         self.figures = Figures()
+        self.identities = Identities(self._transaction)
+        self.trail = Trail(self._transaction)
         parsed = parse(url)
         self._engine = engine_for(parsed, self.url)
         unusable: type[MicrosflError] = StoreNotWritable if is_sqlite(parsed) else StoreUnavailable
@@ -127,7 +126,7 @@ class Records:
     def save_participants(self, participants: Iterable[Participant]) -> None:
         """Insert or replace them all in one transaction."""
         with self._transaction() as connection:
-            _upsert(
+            upsert(
                 connection, tables.participants, [{**vars(one), "info": json.dumps(one.info)} for one in participants]
             )
 
@@ -137,8 +136,8 @@ class Records:
         with self._transaction() as connection:
             return [RunRecord(**row) for row in connection.execute(select(tables.runs).order_by(*order)).mappings()]
 
-    def add_run(self, run: RunRecord) -> None:
-        """Keep a new run.
+    def add_run(self, run: RunRecord, entries: Iterable[Entry] = ()) -> None:
+        """Keep a new run, and what the audit trail is to say of it.
 
         Raises:
             RunExists: when there is one of this name.
@@ -148,6 +147,7 @@ class Records:
                 connection.execute(insert(tables.runs).values(**vars(run)))
             except IntegrityError:
                 raise RunExists(f"There is a run '{run.name}' already.") from None
+            append(connection, entries)
 
     def save_progress(
         self,
@@ -158,18 +158,21 @@ class Records:
         ended_at: float | None = None,
         rounds: Mapping[int, Row] | None = None,
         metrics: Mapping[tuple[int, str], Row] | None = None,
+        entries: Iterable[Entry] = (),
     ) -> None:
         """Steps of a run in one transaction: its state, when it ended if it has, and whatever columns of its rounds and
-        of its metrics (by round and client) they brought; columns that are not named keep their values."""
+        of its metrics (by round and client) they brought, and what the audit trail is to say of them; columns that are
+        not named keep their values."""
         with self._transaction() as connection:
             now = {"state": state, "revision": revision, "ended_at": ended_at}
             connection.execute(update(tables.runs).where(tables.runs.c.name == run).values(now))
             about = [{"run": run, "round": round_, **values} for round_, values in (rounds or {}).items()]
-            _upsert(connection, tables.rounds, about)
+            upsert(connection, tables.rounds, about)
             told = [
                 {"run": run, "round": key[0], "client": key[1], **values} for key, values in (metrics or {}).items()
             ]
-            _upsert(connection, tables.metrics, told)
+            upsert(connection, tables.metrics, told)
+            append(connection, entries)
 
     def save_class_counts(self, run: str, class_counts: Sequence[Sequence[int]]) -> None:
         """Keep how a run's data is divided: samples of each class, for each client."""
@@ -295,15 +298,3 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
-
-
-def _upsert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
-    """Insert each row, or update the one that has its key, in as few statements as there are sets of columns."""
-    alike: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        alike[tuple(row)].append(row)
-    key = [column.name for column in table.primary_key]
-    for columns, group in alike.items():
-        insert = INSERTS[connection.dialect.name](table)
-        new = {name: insert.excluded[name] for name in columns if name not in key}
-        connection.execute(insert.on_conflict_do_update(index_elements=key, set_=new), group)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .database import Row, RunRecord
+from .database import RunRecord
+from .rows import Row
 
 HISTORY = ("round", "accuracy", "accuracy_mean", "loss", "train_loss", "samples", "seconds", "samples_per_s")
 

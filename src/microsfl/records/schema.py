@@ -13,7 +13,7 @@ from sqlalchemy.sql import column
 
 from ..errors import InvalidSetting
 
-KNOWN = ("0001", "0002", "0003", "0004", "0005")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 HEAD = KNOWN[-1]
 # Not alembic's usual name: a PostgreSQL database may well be shared with another program that migrates with alembic.
 VERSION_TABLE = "microsfl_version"

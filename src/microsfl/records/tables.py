@@ -20,6 +20,52 @@ participants = Table(
     Column("restarts", Integer),  # how often it came back as another process
 )
 
+identities = Table(
+    "identities",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("acts_as", Text, nullable=False),  # a JSON list of participant ids
+    Column("runs", Text, nullable=False),  # a JSON list of run names; "*": all
+    Column("secret_hash", String(64)),  # sha256, hexadecimal; null: has not enrolled yet
+    Column("next_hash", String(64)),  # of the secret that takes the other's place when it is first used
+    Column("created_at", Double, nullable=False),
+    Column("revoked_at", Double),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),  # sha256, hexadecimal
+    Column("identity", ID, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("used_at", Double),
+)
+
+# Entries are added and never changed; `trail.py` says how they are hashed.
+trail = Table(
+    "trail",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("object", Text, nullable=False),
+    Column("details", Text, nullable=False),  # a JSON object
+    Column("previous", String(64), nullable=False),  # the hash of the entry before
+    Column("hash", String(64), nullable=False),
+)
+
+# One row: the number and the hash of the last entry.
+trail_head = Table(
+    "trail_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
 runs = Table(
     "runs",
     metadata,
@@ -56,6 +102,9 @@ rounds = Table(
     # What the servers took for its sync: JSON objects of seconds and counts by name (services/spent.py).
     Column("reduce_spent", Text),
     Column("aggregate_spent", Text),
+    # Clients whose contributions or updates were outliers: JSON lists of {client, norm, median, score}.
+    Column("body_outliers", Text),
+    Column("client_outliers", Text),
     Column("absent", Text),  # clients that the round went on without: a JSON list of {client, phase, reason}
 )
 

@@ -10,8 +10,11 @@ from ..core.run_state import Head, Phase, RunState, adopt, quorum_of
 from ..errors import InvalidSetting, Unreachable
 from ..records import Row
 from ..spec import RunSpec
+from ..trust.tokens import Audience
 from .data_plane import DataPlane
 from .roster import FED_SERVER, SPLIT_SERVER, Roster
+
+AUDIENCES = {SPLIT_SERVER: Audience.BODY, FED_SERVER: Audience.CLIENT_SIDE}
 
 
 def check_resolved(spec: RunSpec) -> None:
@@ -35,7 +38,7 @@ async def prepare(data_plane: DataPlane, roster: Roster, spec: RunSpec) -> RunSt
         raise Unreachable(f"No {' and no '.join(missing)} has registered with this coordinator; start one.")
     heads: dict[str, Head] = {}
     for role in (role for role, is_needed in needed.items() if is_needed):
-        area = await data_plane.prepare(partial(roster.servers, role), spec)
+        area = await data_plane.prepare(partial(roster.servers, role), spec, AUDIENCES[role])
         heads[role] = Head(area.version, area.open_round, area.sealed)
     state = fresh(spec)
     if not state.managed:

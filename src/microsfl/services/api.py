@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints, model_validator
@@ -96,7 +97,16 @@ class ParticipantJson(BaseModel):
     alive: bool = Field(description="heard of within its lease")
 
 
+class TrustJson(BaseModel):
+    """What a service needs to check tokens by itself."""
+
+    federation: str
+    keys: dict[str, Any] = Field(description="a JSON Web Key Set of public keys")
+    revoked: dict[str, float] = Field(description="identity -> time: its tokens from before are not right any more")
+
+
 class Registered(ParticipantJson):
+    trust: TrustJson | None = Field(None, description="null: nobody needs a token here")
     split_servers: list[str] = Field(description="URLs to ask, as in the answer to a poll")
     fed_server: str | None
 
@@ -120,6 +130,15 @@ class Absence(BaseModel):
     reason: str
 
 
+class OutlierJson(BaseModel):
+    """A client that sent what is far longer or shorter than what the others did."""
+
+    client: str
+    norm: float = Field(description="of its body gradients a batch, or of its update of client-side weights")
+    median: float = Field(description="of all clients of the round")
+    score: float = Field(description="modified z-score; more than 3.5 either way is an outlier")
+
+
 class RoundRow(RoundResult):
     """A round, over or not; null is what has not happened yet."""
 
@@ -132,6 +151,8 @@ class RoundRow(RoundResult):
     synced_at: float | None = None
     ended_at: float | None = None
     absent: list[Absence] = Field([], description="clients that the round went on without")
+    body_outliers: list[OutlierJson] = Field([], description="clients whose contributions to the body are outliers")
+    client_outliers: list[OutlierJson] = Field([], description="clients whose client-side weights are outliers")
 
 
 class Rounds(BaseModel):
@@ -222,7 +243,8 @@ def participant_json(participant: Participant, alive: bool) -> ParticipantJson:
 
 
 def round_json(row: Row) -> RoundRow:
-    return RoundRow.model_validate({**row, "absent": absent_of(row)})
+    found = {name: json.loads(row.get(name) or "[]") for name in ("body_outliers", "client_outliers")}
+    return RoundRow.model_validate({**row, **found, "absent": absent_of(row)})
 
 
 def run_json(run: Run, history_from: int = 0) -> RunJson:

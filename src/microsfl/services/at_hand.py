@@ -10,7 +10,9 @@ from fastapi import Path, Request
 from .api import ErrorJson, RunName
 from .data_plane import DataPlane
 from .director import Director
+from .identities import Identities
 from .overview import View
+from .refusals import Refusals
 from .resolver import Resolver
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -27,6 +29,8 @@ class AtHand:
     data_plane: DataPlane
     view: View
     resolver: Resolver
+    refusals: Refusals
+    identities: Identities | None = None  # none: everybody may do everything
 
 
 def at_hand(request: Request) -> AtHand:

@@ -15,13 +15,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.types import Lifespan
 
 from .. import __version__
 from ..config import CoordinatorSettings
+from ..errors import Forbidden
 from ..process import start_logging
-from ..records import Records
+from ..records import Entry, Records
 from ..spec import RunSpec
-from . import for_people, http, pages
+from ..trust.tls import Inbound, Outbound
+from . import admission, for_people, http, pages, trail_route
 from .api import (
     Count,
     Health,
@@ -41,14 +44,20 @@ from .api import (
     task_json,
 )
 from .at_hand import RESPONSES, AtHand, InPath, at_hand, director_of
+from .callers import Admission, Bounds, Callers
+from .connections import connections_of
+from .coordinator_endpoints import ENDPOINTS
 from .coordinator_points import points
 from .data_plane import DataPlane
 from .director import Director
+from .gate import EVERYBODY, Gate, caller_of, without_scope
+from .identities import Identities, federation_of, trust_of
 from .insist import PATIENCE_S, insist
 from .json_body import JsonRoute, QuickRoute, Shortcut, on_invalid_request
 from .meter import Meter, Requests, metrics_route
 from .origin import SameOrigin
 from .overview import View
+from .refusals import Refusals, Watch
 from .reports import Report, event_of
 from .resolver import Resolver
 from .roster import CLIENT, SPLIT_SERVER
@@ -68,47 +77,81 @@ def create_app(
     data_plane: DataPlane | None = None,
     patience_s: float = PATIENCE_S,
     resolver: Resolver | None = None,
+    identities: Identities | None = None,
+    bounds: Bounds | None = None,
 ) -> FastAPI:
     """The coordinator as an ASGI app; `app.state.director.stop` answers the open long polls.
 
-    `patience_s` is how long it goes on trying to write to a database that is away; `resolver` checks what is filled in.
+    `patience_s` is how long it goes on trying to write to a database that is away; `resolver` checks what is filled in;
+    `identities` are those who may take part: without, everybody may do everything. `bounds` are those of requests.
 
     Raises:
         StoreCorrupt, StoreUnavailable: when the records cannot be read.
     """
     plane = data_plane or DataPlane()
     director = Director(records, clock, plane, patience_s)
-
+    if identities is not None:
+        plane.token, director.invited = identities.own_token, identities.invited
+        identities.note = lambda entry: refusals.also(entry)
     handlers: dict[Any, Any] = {**http.exception_handlers, RequestValidationError: on_invalid_request}
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Calls of the data plane take minutes; on a machine of few cores they would leave the records no thread.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, ROLE))
-        director.begin()
-        yield
-        await director.close()
-
-    requests = Requests(lambda: app.routes)
+    requests, refusals = Requests(lambda: app.routes), Refusals(records.trail, clock)
+    refusals.also(started(clock(), identities))
+    callers = Callers(bounds or Bounds.of(CoordinatorSettings()))
     app = FastAPI(
         routes=[metrics_route(lambda: (*points(director, records, plane), *requests.points()))],
         title="microsfl coordinator",
         version=__version__,
         description="Participants, runs, rounds and metrics of split federated learning. No tensor comes here.",
         redoc_url=None,
-        lifespan=lifespan,
+        lifespan=_lifespan(director, refusals),
         exception_handlers=handlers,
     )
     app.state.director = director
-    app.state.at_hand = AtHand(director, plane, View(director, clock()), resolver or Resolver())
+    app.state.at_hand = AtHand(director, plane, View(director, clock()), resolver or Resolver(), refusals, identities)
     app.add_middleware(Shortcut, routes=quick.routes, handlers=handlers)
+    _add_gate(app, identities, callers)
     app.add_middleware(SameOrigin)
+    app.add_middleware(Watch, refusals=refusals, requests=requests)
     app.add_middleware(Meter, requests=requests)  # around all of them
-    app.include_router(quick)
-    app.include_router(router)
-    app.include_router(for_people.router)
-    app.include_router(pages.router)
+    for one in (quick, router, for_people.router, admission.router, trail_route.router, pages.router):
+        app.include_router(one)
+    if missing := without_scope(app.routes, ENDPOINTS):
+        raise ValueError(f"endpoints without a scope: {missing}")
     return app
+
+
+def _lifespan(director: Director, refusals: Refusals) -> Lifespan[FastAPI]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Calls of the data plane take minutes; on a machine of few cores they would leave the records no thread.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, ROLE))
+        director.begin()
+        keeping = asyncio.create_task(refusals.keep())
+        yield
+        keeping.cancel()
+        await director.close()
+        await refusals.flush()
+
+    return lifespan
+
+
+def started(at: float, identities: Identities | None) -> Entry:
+    """With which keys: they may have been changed while there was no coordinator."""
+    keys = None if identities is None else list(identities.verifier.kids)
+    return Entry(at, ROLE, "coordinator started", ROLE, {"version": __version__, "keys": keys})
+
+
+def _add_gate(app: FastAPI, identities: Identities | None, callers: Callers) -> None:
+    app.add_middleware(Admission, callers=callers)
+    if identities is not None:
+        app.add_middleware(
+            Gate,
+            verifier=identities.verifier,
+            endpoints=ENDPOINTS,
+            routes=lambda: app.routes,
+            cookies=True,
+            hold_back=callers.hold_back,
+        )
 
 
 def main(settings: CoordinatorSettings) -> None:
@@ -116,20 +159,31 @@ def main(settings: CoordinatorSettings) -> None:
 
     Raises:
         PortInUse: when the address to listen on cannot be had.
+        InvalidSetting: when a file of its certificates is wrong.
         InvalidSetting, StoreNotWritable, StoreUnavailable, StoreCorrupt: when the records cannot be used.
     """
     start_logging(ROLE, settings.log_level)
+    inbound, plane = Inbound.of(settings), DataPlane(outbound=Outbound.of(settings))
     records = asyncio.run(insist(partial(Records, settings.records_url)))
     try:
-        app = create_app(records, resolver=Resolver(settings.allow_models, settings.allow_datasets))
-        http.serve(app, http.listen(settings), role=ROLE, on_stop=app.state.director.stop)
+        sock = http.listen(settings)
+        living = federation_of(settings, sock.getsockname()[1])
+        identities = None if living is None else Identities(records, living)
+        resolver = Resolver(settings.allow_models, settings.allow_datasets)
+        app = create_app(
+            records, data_plane=plane, resolver=resolver, identities=identities, bounds=Bounds.of(settings)
+        )
+        stop, open_ones = app.state.director.stop, connections_of(settings)
+        http.serve(app, sock, open_ones, role=ROLE, on_stop=stop, inbound=inbound)
     finally:
         records.close()
 
 
 @quick.post("/tasks/poll", tags=["clients"], summary="The open tasks of some clients, now or as soon as there is one")
 async def poll(request: Request, poll: Poll) -> PollAnswer:
-    director = director_of(request)
+    director, caller = director_of(request), caller_of(request)
+    for client in poll.clients:
+        caller.must_be(client)
     in_hand = [(one.run, one.task()) for one in poll.in_hand]
     tasks = await director.poll(list(dict.fromkeys(poll.clients)), poll.wait_s, in_hand)
     return PollAnswer(
@@ -141,13 +195,17 @@ async def poll(request: Request, poll: Poll) -> PollAnswer:
 
 @quick.post("/participants", tags=["participants"], summary="Register, or say that one is still there")
 async def register(request: Request, registration: Registration) -> Registered:
-    director = director_of(request)
+    director, caller = director_of(request), caller_of(request)
+    caller.must_be(registration.id)
+    if caller.acts_as != EVERYBODY and caller.role != registration.role:
+        raise Forbidden(f"'{caller.id}' is a {caller.role}, and may not register as a {registration.role}.")
     participant = director.roster.register(registration.id, registration.role, registration.address, registration.info)
     if registration.role == CLIENT:
         await director.offer_clients()
     roster = director.roster
     return Registered(
         **vars(participant_json(participant, alive=True)),
+        trust=trust_of(at_hand(request).identities),
         split_servers=roster.servers(SPLIT_SERVER),
         fed_server=roster.fed_server(),
     )
@@ -155,8 +213,10 @@ async def register(request: Request, registration: Registration) -> Registered:
 
 @quick.post("/runs/{run}/reports", tags=["clients"], summary="A client's result of a task, or why there is none")
 async def report(request: Request, run: InPath, report: Report) -> ReportAnswer:
+    director, caller = director_of(request), caller_of(request)
+    caller.must_be(report.client)
     row = report.metrics.row() if report.metrics else {}
-    return ReportAnswer(accepted=await director_of(request).report(run, report.client, event_of(report), row))
+    return ReportAnswer(accepted=await director.report(run, report.client, event_of(report), row, caller.id))
 
 
 @router.get("/health", tags=["service"], summary="Is the coordinator there?")
@@ -179,8 +239,10 @@ async def create_run(
         Body(description="A resolved run specification.", examples=[RunSpec().model_dump(mode="json")]),
     ],
 ) -> RunJson:
-    here = at_hand(request)
-    run, created = await here.director.create(RunSpec.parse(spec))
+    here, parsed = at_hand(request), RunSpec.parse(spec)
+    caller = caller_of(request)
+    caller.must_be_in(parsed.run.name)
+    run, created = await here.director.create(parsed, caller.id)
     counts = here.resolver.class_counts(run.spec) if created else None
     if counts is not None:
         await here.director.keep_class_counts(run.name, counts)
@@ -191,7 +253,8 @@ async def create_run(
 
 @router.get("/runs", tags=["runs"], summary="All runs, oldest first")
 async def runs(request: Request) -> Runs:
-    return Runs(runs=[run_json(run) for run in director_of(request).runs()])
+    caller = caller_of(request)
+    return Runs(runs=[run_json(run) for run in director_of(request).runs() if caller.is_in(run.name)])
 
 
 @router.get("/runs/{run}", tags=["runs"], summary="A run, now or at its next change")
@@ -209,17 +272,17 @@ async def get_run(
 
 @router.post("/runs/{run}/start", tags=["runs"], summary="Begin as soon as there are enough clients")
 async def start_run(request: Request, run: InPath) -> RunJson:
-    return run_json(await director_of(request).start(run))
+    return run_json(await director_of(request).start(run, caller_of(request).id))
 
 
 @router.post("/runs/{run}/stop", tags=["runs"], summary="End a run before its last round")
 async def stop_run(request: Request, run: InPath) -> RunJson:
-    return run_json(await director_of(request).stop_run(run))
+    return run_json(await director_of(request).stop_run(run, caller_of(request).id))
 
 
 @router.post("/runs/{run}/resume", tags=["runs"], summary="Go on with a run that failed or was stopped")
 async def resume_run(request: Request, run: InPath) -> RunJson:
-    return run_json(await director_of(request).resume_run(run))
+    return run_json(await director_of(request).resume_run(run, caller_of(request).id))
 
 
 @router.get("/runs/{run}/metrics", tags=["results"], summary="What each client reported of each round")

@@ -6,22 +6,35 @@ Every endpoint called here is idempotent, so that a request may be sent again, t
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import urllib3
 from cachetools import LRUCache
-from pydantic import BaseModel, NonNegativeInt, PrivateAttr, ValidationError
+from pydantic import BaseModel, NonNegativeInt, PrivateAttr, StringConstraints, ValidationError
 
-from ..errors import InputError, MicrosflError, StoreCorrupt, Unreachable, from_wire
+from ..errors import (
+    InputError,
+    MicrosflError,
+    StoreCorrupt,
+    Unauthenticated,
+    Unreachable,
+    UnsafeConnection,
+    from_wire,
+)  # fmt: skip
 from ..process import event
 from ..records import Row
 from ..spec import RunSpec
 from ..telemetry.histogram import REDUCE_BOUNDS, Histogram
+from ..trust.tls import Outbound
+from ..trust.tokens import Audience
 from ..wire.timing import HEADER, Timing, read_timing
+from .api import OutlierJson
+from .pool import Pool
 from .shown import CommitJson
 from .spent import spent_there
 
@@ -47,8 +60,11 @@ class Prepared(BaseModel):
 
 
 class Committed(BaseModel):
-    """What a call that closes a round came to."""
+    """What a call that closes a round came to. commit_sha256: of the commit's file; servers of before do not say it."""
 
+    commit_sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
+
+    outliers: list[OutlierJson] = []
     _timing: Timing | None = PrivateAttr(None)
 
     @property
@@ -78,6 +94,7 @@ class PartialsAnswer(BaseModel):
 
 class AggregateAnswer(Committed):
     version: NonNegativeInt
+    clients: NonNegativeInt | None = None
 
 
 class CommitsAnswer(BaseModel):
@@ -91,12 +108,16 @@ Answer = TypeVar("Answer", bound=BaseModel)
 def reduced_row(answer: ReduceAnswer) -> Row:
     """The columns of the round that it brings."""
     counts = answer.model_dump(include={"contributions", "left_out", "batches"})
-    return {**counts, "reduce_spent": spent_there("split", answer.timing)}
+    return {**counts, "reduce_spent": spent_there("split", answer.timing), "body_outliers": _outliers(answer)}
 
 
 def aggregated_row(answer: AggregateAnswer) -> Row:
     """The columns of the round that it brings."""
-    return {"aggregate_spent": spent_there("fed", answer.timing)}
+    return {"aggregate_spent": spent_there("fed", answer.timing), "client_outliers": _outliers(answer)}
+
+
+def _outliers(answer: Committed) -> str | None:
+    return json.dumps([one.model_dump() for one in answer.outliers]) if answer.outliers else None
 
 
 class DataPlane:
@@ -107,19 +128,23 @@ class DataPlane:
     `Unreachable` when the budget is spent.
     """
 
-    def __init__(self, budget_s: float = BUDGET_S, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(
+        self, budget_s: float = BUDGET_S, read_timeout_s: float = READ_TIMEOUT_S, outbound: Outbound | None = None
+    ) -> None:
         self.budget_s = budget_s
+        self.token: Callable[[Audience], str] | None = None  # the coordinator's own, where servers want one
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
-        self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=8)
+        self._pool = Pool(outbound or Outbound(), timeout, connections=8)
         self._contributions: LRUCache[str, int] = LRUCache(RUNS_REMEMBERED)  # in the last round of each run
         self._helping: set[asyncio.Task[None]] = set()
         # By path, for the metrics: seconds of calls that were answered, and tries after the first one.
         self.seconds: dict[str, Histogram] = {}
         self.retries: Counter[str] = Counter()
 
-    async def prepare(self, servers: Servers, spec: RunSpec) -> Prepared:
+    async def prepare(self, servers: Servers, spec: RunSpec, audience: Audience) -> Prepared:
         """Have the run's specification and its version 0 written, unless they are there already."""
-        return await self._call(servers, "/v1/runs", {"spec": spec.model_dump(mode="json")}, Prepared)
+        message = {"spec": spec.model_dump(mode="json")}
+        return await self._call(servers, "/v1/runs", message, Prepared, audience=audience)
 
     async def reduce(self, servers: Servers, run: str, round_: int) -> ReduceAnswer:
         """Have a split server close the round and commit the body.
@@ -152,7 +177,7 @@ class DataPlane:
         """Have the fed server make a version of the client-side weights of `clients`, or of whoever has an update there
         when it is none; where they are handed on, those of `last` are the new ones."""
         message = {"run": run, "round": round_, "clients": list(clients), "last": last}
-        return await self._call(servers, "/v1/aggregate", message, AggregateAnswer)
+        return await self._call(servers, "/v1/aggregate", message, AggregateAnswer, audience=Audience.CLIENT_SIDE)
 
     async def commits(self, servers: Servers, run: str, after: int, within_s: float) -> CommitsAnswer:
         """The commits of the body that follow on a version, as the store has them now."""
@@ -169,6 +194,7 @@ class DataPlane:
         first: int | None = None,
         *,
         within_s: float | None = None,
+        audience: Audience = Audience.BODY,
     ) -> Answer:
         """Ask one server after another, with POST, or with GET where there is no message."""
         budget_s = self.budget_s if within_s is None else within_s
@@ -181,12 +207,14 @@ class DataPlane:
                 if not urls:
                     raise _TryAgain("none is registered")
                 url = urls[(first + attempt) % len(urls)] + path
-                found = await asyncio.to_thread(self._ask, url, message, answer)
+                found = await asyncio.to_thread(self._ask, url, message, answer, audience)
                 if message is not None:
                     self.seconds.setdefault(path, Histogram(REDUCE_BOUNDS)).observe(time.monotonic() - began)
                 return found
             except _TryAgain as error:
                 pause_s = _pause_s(attempt, len(urls))
+                if pause_s:  # all replicas of this turn have been asked
+                    pause_s = max(pause_s, error.after_s)
                 if time.monotonic() + pause_s > deadline:
                     raise Unreachable(f"No server answered {path} within {budget_s:g} s; last: {error}.") from None
                 event("data plane call failed", path=path, attempt=attempt, error=str(error))
@@ -195,18 +223,24 @@ class DataPlane:
             if message is not None:
                 self.retries[path] += 1
 
-    def _ask(self, url: str, message: dict[str, Any] | None, answer: type[Answer]) -> Answer:
+    def _ask(
+        self, url: str, message: dict[str, Any] | None, answer: type[Answer], audience: Audience = Audience.BODY
+    ) -> Answer:
         try:
             method = "POST" if message is not None else "GET"
-            response = self._pool.request(method, url, json=message, redirect=False)
+            response = self._pool.request(method, url, json=message, headers=self._headers(audience))
             payload = response.json()
-        except (urllib3.exceptions.HTTPError, ValueError) as broken:
+        except (urllib3.exceptions.HTTPError, UnsafeConnection, ValueError) as broken:
             raise _TryAgain(f"{url}: {broken}") from None
         if response.status >= 300:
             error = from_wire(response.status, payload)
-            if isinstance(error, StoreCorrupt) or (response.status < 500 and isinstance(error, InputError)):
+            refused = response.status < 500 and isinstance(error, InputError)
+            # Of a new key, a replica hears with its next heartbeat.
+            if isinstance(error, StoreCorrupt) or (refused and not isinstance(error, Unauthenticated)):
                 raise error  # no other replica would say anything else
-            raise _TryAgain(f"{url}: {response.status} {error}")
+            raise _TryAgain(
+                f"{url}: {response.status} {error}", _retry_after_s(response.headers.get("retry-after", ""))
+            )
         try:
             found = answer.model_validate(payload)
         except ValidationError as invalid:
@@ -216,9 +250,22 @@ class DataPlane:
             found.with_timing(read_timing(response.headers.get(HEADER)))
         return found
 
+    def _headers(self, audience: Audience) -> dict[str, str]:
+        return {} if self.token is None else {"authorization": f"Bearer {self.token(audience)}"}
+
 
 class _TryAgain(Exception):
-    """This attempt came to nothing; another may do better."""
+    """This attempt came to nothing; another may do better, `after_s` seconds later."""
+
+    def __init__(self, problem: str, after_s: float = 0.0) -> None:
+        super().__init__(problem)
+        self.after_s = after_s
+
+
+def _retry_after_s(said: str) -> float:
+    """What a server asks for with `Retry-After`, and at random a little more; no longer than between other attempts."""
+    known = float(said[:9]) if said.isascii() and said.isdecimal() else 0.0
+    return min(known, LONGEST_PAUSE_S) * random.uniform(1.0, 1.25)
 
 
 def _pause_s(attempt: int, replicas: int) -> float:

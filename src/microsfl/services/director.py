@@ -20,7 +20,7 @@ from ..core.run_state import Status
 from ..errors import ClientNotFound, MicrosflError, OperationError, RunExists, RunNotActive, RunNotFound
 from ..process import event as log_event
 from ..process import log
-from ..records import Records, Row
+from ..records import Entry, Records, Row
 from ..spec import RunSpec
 from .adoption import check_resolved, go_on, prepare
 from .bells import ANY_RUN, Bells, client_topic, run_topic
@@ -30,6 +30,7 @@ from .intake import Intake
 from .patience import due
 from .roster import FED_SERVER, SPLIT_SERVER, Roster
 from .run import Run, load
+from .trail import Origin, committed, created
 
 PATROL_EVERY_S = 0.25
 # How long a poll or a registration waits for what it changes; with the database away, it is answered all the same.
@@ -39,7 +40,7 @@ BRIEFLY_S = 1.0
 class Director:
     """Holds the runs, hands out tasks, and drives the data plane. Its coroutines belong to one event loop.
 
-    `changes` counts what happened to any run; `bells` ring then.
+    `changes` counts what happened to any run; `bells` ring then. `invited`: whether a client may take part in a run.
     `patience_s` is how long it goes on trying to write to a database that is away.
 
     Raises, when it is made:
@@ -54,6 +55,7 @@ class Director:
         self._intake = Intake(records, self.roster, clock, patience_s, self._go_on)
         self._runs = {record.name: load(records, record, clock()) for record in records.runs()}
         self.bells, self.changes = Bells(), 0
+        self.invited: Callable[[str, str], bool] = lambda _client, _run: True
         self._creating = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -93,8 +95,10 @@ class Director:
             raise RunNotFound(f"There is no run '{name}'.")
         return self._runs[name]
 
-    async def create(self, spec: RunSpec) -> tuple[Run, bool]:
+    async def create(self, spec: RunSpec, by: str) -> tuple[Run, bool]:
         """The run of this specification, and whether it is new; a new one is prepared on the data plane first.
+
+        by: the identity that asks, here and below.
 
         Raises:
             InvalidSetting: when a value that decides the result is still "auto".
@@ -113,45 +117,36 @@ class Director:
             state = await prepare(self._data_plane, self.roster, spec)
             now = self._clock()
             run = Run(spec, now, state, now)
-            await insist(partial(self._add, run), self._patience_s, self._records.count_retry)
+            await insist(partial(self._add, run, by), self._patience_s, self._records.count_retry)
             self._runs[run.name] = run
         self._tell(run, ())
         log_event("run created", run=run.name, round=state.round, begins=state.begins)
         return run, True
 
     async def watch(self, name: str, after: int, wait_s: float) -> Run:
-        """The run, as soon as its revision is above `after`, or after `wait_s` seconds.
-
-        Raises:
-            RunNotFound
-        """
+        """The run, as soon as its revision is above `after`, or after `wait_s` seconds. Raises RunNotFound."""
         run = self.run(name)
         if run.revision <= after:
             await self.bells.wait([run_topic(run.name)], wait_s)
         return run
 
-    async def start(self, name: str) -> Run:
+    async def start(self, name: str, by: str) -> Run:
         """Let the run begin as soon as it has its clients; of no effect on one that was started before.
 
-        Raises:
-            RunNotFound
+        Raises RunNotFound.
         """
         run = self.run(name)
-        await self._intake.take(run, rounds.Started())
+        await self._intake.take(run, rounds.Started(), origin=Origin(by))
         await self.offer_clients()
         return run
 
-    async def stop_run(self, name: str) -> Run:
-        """End the run; of no effect on one that has ended.
-
-        Raises:
-            RunNotFound
-        """
+    async def stop_run(self, name: str, by: str) -> Run:
+        """End the run; of no effect on one that has ended. Raises RunNotFound."""
         run = self.run(name)
-        await self._intake.take(run, rounds.StopRequested())
+        await self._intake.take(run, rounds.StopRequested(), origin=Origin(by))
         return run
 
-    async def resume_run(self, name: str) -> Run:
+    async def resume_run(self, name: str, by: str) -> Run:
         """Go on, from where the store stands, with a run that failed or was stopped; of no effect on one that goes on.
 
         Raises:
@@ -164,7 +159,7 @@ class Director:
             raise RunNotActive(f"Run '{name}' is finished; there is nothing to resume.")
         if run.state.ended:
             state = go_on(await prepare(self._data_plane, self.roster, run.spec), run.rounds)
-            await self._intake.take(run, rounds.ResumeRequested(state))
+            await self._intake.take(run, rounds.ResumeRequested(state), origin=Origin(by))
             async with run.lock:
                 rows = await asyncio.to_thread(self._records.metrics, name, run.state.round)
                 run.reports = {row["client"]: row for row in rows}
@@ -177,11 +172,7 @@ class Director:
         self.run(name).class_counts = counts
 
     async def metrics(self, name: str) -> list[Row]:
-        """The run's metrics, a row for each round and client.
-
-        Raises:
-            RunNotFound
-        """
+        """The run's metrics, a row for each round and client. Raises RunNotFound."""
         return await asyncio.to_thread(self._records.metrics, self.run(name).name)
 
     async def metrics_between(self, name: str, first: int, end: int) -> list[Row]:
@@ -195,7 +186,11 @@ class Director:
         # A run that is locked may be waiting for the database; the patrol offers the clients again when it is unlocked.
         waiting = [run for run in self._runs.values() if run.state.status is Status.WAITING and not run.lock.locked()]
         able = [run for run in waiting if self.roster.has_clients(run.state.needed)]
-        await self._briefly((run, rounds.ClientsAvailable(self.roster.clients())) for run in able)
+        there = self.roster.clients()
+        await self._briefly((run, rounds.ClientsAvailable(self._invited(there, run))) for run in able)
+
+    def _invited(self, clients: Sequence[str], run: Run) -> tuple[str, ...]:
+        return tuple(client for client in clients if self.invited(client, run.name))
 
     async def _welcome(self, clients: Sequence[str]) -> None:
         """Who asks for work is waited for again."""
@@ -223,7 +218,7 @@ class Director:
                 return self._tasks(clients, in_hand)
         return tasks
 
-    async def report(self, name: str, client: str, event: Event, metrics: Row) -> bool:
+    async def report(self, name: str, client: str, event: Event, metrics: Row, by: str) -> bool:
         """Take what a client has to say about its task; False when it is not that client's turn, or no longer.
 
         Raises:
@@ -234,7 +229,7 @@ class Director:
             raise ClientNotFound(f"Run '{name}' has no client '{client}'.")
         with suppress(ClientNotFound):  # with an empty database, a report may come before the registration
             self.roster.heard_of([client])
-        accepted = await self._intake.take(run, event, metrics, client)
+        accepted = await self._intake.take(run, event, metrics, client, Origin(by))
         if self._tasks([client], ()):  # of another run, it may be
             self.bells.ring([client_topic(client)])
         return accepted
@@ -247,10 +242,10 @@ class Director:
 
     # Events
 
-    def _add(self, run: Run) -> None:
+    def _add(self, run: Run, by: str) -> None:
         record = run.record()
         try:
-            self._records.add_run(record)
+            self._records.add_run(record, [Entry(run.created_at, by, "run created", run.name, created(run.spec))])
         except RunExists:
             if record not in self._records.runs():  # else it is this very run: only the answer was lost before
                 raise
@@ -302,13 +297,14 @@ class Director:
     async def _reduce(self, run: Run, command: Reduce) -> None:
         servers = partial(self.roster.servers, SPLIT_SERVER)
         answer = await self._data_plane.reduce(servers, run.name, command.round)
-        brought = reduced_row(answer)
-        await self._intake.take(run, rounds.Reduced(command.round, answer.version), brought)
+        news = rounds.Reduced(command.round, answer.version)
+        await self._intake.take(run, news, reduced_row(answer), origin=committed(answer))
 
     async def _aggregate(self, run: Run, command: Aggregate) -> None:
         servers = partial(self.roster.servers, FED_SERVER)
         answer = await self._data_plane.aggregate(servers, run.name, command.round, command.clients, command.last)
-        await self._intake.take(run, rounds.Aggregated(command.round, answer.version), aggregated_row(answer))
+        news = rounds.Aggregated(command.round, answer.version)
+        await self._intake.take(run, news, aggregated_row(answer), origin=committed(answer))
 
     async def _fail(self, run: Run, reason: str) -> None:
         try:

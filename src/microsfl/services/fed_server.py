@@ -9,6 +9,7 @@ from torch import nn
 
 from ..config import FedServerSettings
 from ..core.client_side import exchanged
+from ..core.norms import Bound
 from ..core.server_optimizer import ServerOptimizer
 from ..device import use_threads
 from ..errors import InputError
@@ -21,11 +22,14 @@ from ..sync import keys
 from ..sync.client_side import AverageRule, ClientSync
 from ..sync.runs import create_run, load_run
 from ..telemetry.exposition import Point
+from ..trust.tokens import Audience
 from ..wire.messages import Stored, Update
 from ..zoo.parts import build_parts, client_side, load_front
-from .reduces import Reduces
-from .replica import Json, Replica, number_field, serve_replica, text_field
+from .reduces import Reduces, told
+from .replica import Json, Replica, number_field, text_field
+from .replica_endpoints import CLIENT_SIDE
 from .replica_points import sync_points
+from .standing_by import serve_replica
 from .stopwatch import Stopwatch
 
 ROLE = "fed-server"
@@ -70,7 +74,12 @@ class FedServer:
         sync = self._run(text_field(call, "run"))
         self.reduces.begin()
         commit = sync.aggregate(number_field(call, "round"), clients, last)
-        return {"version": commit.version, "clients": len(commit.contributions)}
+        return {
+            "version": commit.version,
+            "clients": len(commit.contributions),
+            "commit_sha256": commit.sha256,
+            "outliers": told(sync.run, keys.CLIENT, sync.chain, commit),
+        }
 
     def update(self, run: str, round_: int, client: str) -> bytes:
         """State of a client's optimizers after a round, as it uploaded it."""
@@ -133,6 +142,7 @@ def rule_of(spec: RunSpec, parts: Mapping[str, nn.Module]) -> AverageRule:
         trained=frozenset(trained),
         handed_on=strategy.traits.client_side == "handed-on",
         seed=spec.run.seed,
+        bound=Bound(spec.limits.max_update_norm, spec.limits.on_excess == "clip"),
     )
 
 
@@ -150,6 +160,7 @@ def create_replica(settings: FedServerSettings, store: Store) -> Replica:
         handed_on=server.handed_on,
         info=server.info,
         stopwatch=stopwatch,
+        endpoints=CLIENT_SIDE,
         points=lambda: server.points(stopwatch),
     )
 
@@ -162,4 +173,4 @@ def main(settings: FedServerSettings) -> None:
     store.probe()
     replica = create_replica(settings, store)
     replica.compute.submit(use_threads, 1)
-    serve_replica(replica, settings)
+    serve_replica(replica, settings, Audience.CLIENT_SIDE)

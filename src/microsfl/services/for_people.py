@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +15,14 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from ..errors import InvalidSetting, MicrosflError, RunNotFound, VersionNotFound
 from ..spec import RunSpec
 from ..spec.reference import settings_reference
+from ..trust.tokens import Audience
 from . import streams
 from .api import Count, round_json
 from .at_hand import RESPONSES, InPath, at_hand, director_of
 from .data_plane import DataPlane
 from .director import Director
 from .errand import errand
+from .gate import caller_of, still_admits
 from .json_body import JsonRoute
 from .overview import participants_of
 from .roster import SPLIT_SERVER
@@ -47,18 +50,18 @@ router = APIRouter(prefix="/api", route_class=JsonRoute, responses=RESPONSES)
 
 @router.get("/overview", tags=["dashboard"], summary="All runs in a line each", response_model=Overview)
 async def overview(request: Request) -> Response:
-    return Response(at_hand(request).view.overview(), media_type="application/json")
+    return Response(at_hand(request).view.overview(caller_of(request)), media_type="application/json")
 
 
-@router.get("/participants", tags=["participants"], summary="Everybody who ever registered")
+@router.get("/participants", tags=["participants"], summary="Who ever registered; to a client: servers and itself")
 async def participants(request: Request) -> Participants:
-    return participants_of(director_of(request))
+    return participants_of(director_of(request), caller_of(request))
 
 
 @router.get("/events", tags=["dashboard"], summary="Overview and participants, live (server-sent events)")
 async def events(request: Request) -> StreamingResponse:
     here = at_hand(request)
-    return _stream(streams.of_everything(here.director, here.view))
+    return _stream(streams.of_everything(here.director, here.view, caller_of(request), still_admits(request)))
 
 
 @router.get("/runs/{run}/events", tags=["dashboard"], summary="A run with its rounds and metrics, live")
@@ -70,7 +73,7 @@ async def run_events(
     director = director_of(request)
     seen = request.headers.get("last-event-id", "")
     first = max(from_round, int(seen)) if seen.isascii() and seen.isdecimal() and len(seen) < 10 else from_round
-    return _stream(streams.of_run(director, director.run(run).name, first))
+    return _stream(streams.of_run(director, director.run(run).name, first, still_admits(request)))
 
 
 @router.get("/settings", tags=["dashboard"], summary="Every setting of a run: default, meaning, allowed values")
@@ -145,16 +148,24 @@ async def results(request: Request, run: InPath) -> FileResponse:
 
 
 @router.get("/runs/{run}/weights", tags=["results"], summary="Where the weights are; no tensor comes through here")
-async def weights(request: Request, run: InPath) -> WeightsJson:
+async def weights(request: Request, response: Response, run: InPath) -> WeightsJson:
     director = director_of(request)
     traits, roster = director.run(run).spec.strategy.traits, director.roster
     split, fed = roster.servers(SPLIT_SERVER), roster.fed_server()
     parts = []
+    token = partial(_token_for, request, run)
     if traits.split and split:
-        parts.append(WeightsLink(part="body", url=NEWEST.format(split[0], run)))
+        parts.append(WeightsLink(part="body", url=NEWEST.format(split[0], run) + token(Audience.BODY)))
     if traits.federated and fed:
-        parts.append(WeightsLink(part="client-side", url=NEWEST.format(fed, run)))
+        parts.append(WeightsLink(part="client-side", url=NEWEST.format(fed, run) + token(Audience.CLIENT_SIDE)))
+    response.headers["cache-control"] = "no-store"
     return WeightsJson(parts=parts)
+
+
+def _token_for(request: Request, run: str, audience: Audience) -> str:
+    """The query of a link, where servers want a token."""
+    identities = at_hand(request).identities
+    return "" if identities is None else f"?token={identities.link(caller_of(request), run, audience)}"
 
 
 async def commits_of(director: Director, data_plane: DataPlane, name: str, after: int) -> Commits:

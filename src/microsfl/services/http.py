@@ -18,24 +18,44 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from ..config import ServerSettings
-from ..errors import InputError, MessageTooLarge, MessageTooSlow, MicrosflError, PortInUse
+from ..config import ServerSettings, url_of
+from ..errors import (
+    InputError,
+    InvalidSetting,
+    MessageTooLarge,
+    MessageTooSlow,
+    MicrosflError,
+    Overloaded,
+    PortInUse,
+    TooManyRequests,
+)
 from ..process import announce, event
+from ..trust.tls import Inbound
+from .connections import Config, Connections
 
 GRACEFUL_STOP_S = 3
+GOODBYE_S = 0.3
 BODY_S = 60.0
+# A body comes at 16 kB/s or more, after some seconds in which it need not.
+FIRST_BODY_S = 10.0
+LEAST_BYTES_PER_S = 16_000
+PEEKED_BYTES = 65_536
 JSON_LIMIT_BYTES = 1_000_000
 MANY_FILES = 65_536
+RENEWED_EVERY_TICKS = 20  # of uvicorn, 0.1 s each: how often the files of the certificate are looked at
 
+# The beginning of a body, at least `PEEKED_BYTES` -> the most that it may have.
+Peek = Callable[[bytearray], int]
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 async def on_microsfl_error(_: Request, error: Exception) -> Response:
     """A purposeful error with its own status and sentence."""
     assert isinstance(error, MicrosflError)
-    if not isinstance(error, InputError):
+    if not isinstance(error, InputError | TooManyRequests | Overloaded):  # those are told of once for many
         event("request failed", logging.ERROR, code=error.code, message=str(error))
-    return JSONResponse(error.to_wire(), error.status)
+    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else None
+    return JSONResponse(error.to_wire(), error.status, headers)
 
 
 async def on_http_error(_: Request, error: Exception) -> Response:
@@ -64,29 +84,39 @@ exception_handlers: dict[Any, Handler] = {
 }
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytearray:
-    """The request's body.
+async def read_body(request: Request, limit_bytes: int, peek: Peek | None = None) -> bytearray:
+    """The request's body. peek: tells from the beginning of a large one how large it may be.
 
     Raises:
         MessageTooLarge: as soon as more than `limit_bytes` are declared or have come; the rest is not read.
-        MessageTooSlow: when it has not come after `BODY_S` seconds: a client that vanished must not hold a place.
+        MessageTooSlow: when it has not come after `BODY_S` seconds, or comes slower than `LEAST_BYTES_PER_S`: a client
+            that vanished must not hold a place.
     """
-    try:
-        async with asyncio.timeout(BODY_S):
-            return await _read(request, limit_bytes)
-    except TimeoutError:
-        raise MessageTooSlow(f"The body did not come within {BODY_S:g} seconds.") from None
-
-
-async def _read(request: Request, limit_bytes: int) -> bytearray:
-    declared = request.headers.get("content-length", "0")
     body = bytearray()
+    try:
+        async with asyncio.timeout(FIRST_BODY_S) as deadline:
+            return await _read(request, limit_bytes, body, deadline, peek)
+    except TimeoutError:
+        raise MessageTooSlow(
+            f"Of the body, {len(body)} bytes came in time: it takes {LEAST_BYTES_PER_S} a second after the first "
+            f"{FIRST_BODY_S:g} seconds, and all of it within {BODY_S:g}."
+        ) from None
+
+
+async def _read(
+    request: Request, limit_bytes: int, body: bytearray, deadline: asyncio.Timeout, peek: Peek | None
+) -> bytearray:
+    declared = request.headers.get("content-length", "0")
+    began = asyncio.get_running_loop().time()
     if not declared.isdigit() or int(declared) > limit_bytes:
         raise MessageTooLarge(f"The body is {declared} bytes; this server takes at most {limit_bytes}.")
     async for chunk in request.stream():
         body += chunk
+        if peek is not None and len(body) > PEEKED_BYTES:
+            limit_bytes, peek = min(limit_bytes, peek(body)), None
         if len(body) > limit_bytes:
             raise MessageTooLarge(f"The body is over {limit_bytes} bytes, the most that this server takes.")
+        deadline.reschedule(began + min(BODY_S, FIRST_BODY_S + len(body) / LEAST_BYTES_PER_S))
     return body
 
 
@@ -143,9 +173,19 @@ def allow_connections() -> None:
 class Server(uvicorn.Server):
     """uvicorn on a socket that is already bound, with a ready line, and a word to the app when the end is asked for."""
 
-    def __init__(self, config: uvicorn.Config, role: str, address: str, on_stop: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        role: str,
+        address: str,
+        on_stop: Callable[[], None] | None,
+        inbound: Inbound | None = None,
+    ) -> None:
         super().__init__(config)
-        self.role, self.address, self.on_stop = role, address, on_stop
+        self.role, self.address, self.on_stop, self.inbound = role, address, on_stop, inbound
+        if inbound is not None:
+            config.load()
+            config.ssl = inbound.context
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -153,28 +193,50 @@ class Server(uvicorn.Server):
             announce(self.role, f"at {self.address}")
             event("ready", address=self.address)
 
+    async def on_tick(self, counter: int) -> bool:
+        if self.inbound is not None and counter % RENEWED_EVERY_TICKS == 0:
+            try:
+                if self.inbound.renew():
+                    event("certificate renewed")
+            except InvalidSetting as error:
+                event("certificate not renewed", logging.WARNING, reason=str(error))
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         event("stopping")
         if self.on_stop is not None:
             self.on_stop()
+        if self.inbound is not None:
+            asyncio.get_running_loop().call_later(GOODBYE_S, self._hang_up)
         await super().shutdown(sockets)
+
+    def _hang_up(self) -> None:
+        """A TLS connection closes when the other side says goodbye, too. Whoever keeps one for later does not."""
+        for connection in list(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None and transport.is_closing():
+                transport.abort()
 
 
 def serve(
     app: ASGIApp,
     sock: socket.socket,
+    connections: Connections,
     *,
     role: str,
     on_stop: Callable[[], None] | None = None,
+    inbound: Inbound | None = None,
 ) -> None:
-    """Serve `app` on `sock` until SIGTERM or SIGINT.
+    """Serve `app` on `sock` until SIGTERM or SIGINT; over TLS where there is an `inbound`. connections: bounds those
+    that it opens.
 
     `on_stop` is called on the event loop when the end was asked for, before open requests are waited for: an app with
     long polls answers them there.
     """
     host, port = sock.getsockname()[:2]
-    config = uvicorn.Config(
+    config = Config(
         app,
+        connections,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACEFUL_STOP_S,
@@ -183,7 +245,8 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal once more when it has stopped; without this a clean stop would exit with its number.
         signal.signal(number, lambda *_: None)
-    server = Server(config, role, f"http://{host}:{port}", on_stop)
+    address = url_of("http" if inbound is None else "https", host, port)
+    server = Server(config, role, address, on_stop, inbound)
     allow_connections()
     # What is loaded by now stays. To look through it for garbage again and again would stop all answers for 0.1 s.
     gc.freeze()

@@ -18,6 +18,7 @@ from .insist import insist
 from .patience import absences
 from .roster import Roster
 from .run import Run, Step, plan, take
+from .trail import COORDINATOR, Origin, Told, entries_of
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -26,12 +27,13 @@ Key = TypeVar("Key", bound=Hashable)
 class News:
     """An event with the columns that it brought and, if it is a client's, whose; see `run.plan`.
 
-    changed: whether it changed anything, once that is recorded.
+    origin: who brought it. changed: whether it changed anything, once that is recorded.
     """
 
     event: Event
     brought: Row
     client: str | None
+    origin: Origin
     changed: asyncio.Future[bool]
 
 
@@ -41,10 +43,12 @@ class Steps:
 
     draft: Run
     made: list[Step] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
 
-    def add(self, step: Step, commands: Sequence[Command]) -> None:
+    def add(self, step: Step, commands: Sequence[Command], told: Told) -> None:
         self.made.append(step)
+        self.told.append(told)
         self.commands += commands
         take(self.draft, step)
 
@@ -57,7 +61,13 @@ class Steps:
             _merge(metrics, step.metrics)
         run = self.draft
         records.save_progress(
-            run.name, to_json(run.state), run.revision, ended_at=run.ended_at, rounds=about, metrics=metrics
+            run.name,
+            to_json(run.state),
+            run.revision,
+            ended_at=run.ended_at,
+            rounds=about,
+            metrics=metrics,
+            entries=entries_of(run.name, self.told, self.made),
         )
 
 
@@ -84,14 +94,21 @@ class Intake:
         self._waiting: defaultdict[str, list[News]] = defaultdict(list)
         self._takers: dict[str, asyncio.Task[None]] = {}
 
-    async def take(self, run: Run, event: Event, brought: Row | None = None, client: str | None = None) -> bool:
+    async def take(
+        self,
+        run: Run,
+        event: Event,
+        brought: Row | None = None,
+        client: str | None = None,
+        origin: Origin = COORDINATOR,
+    ) -> bool:
         """Take `event` with the columns it `brought`; False when it changes nothing.
 
         Raises:
             StoreUnavailable: when the records could not be written for `patience_s`; then nothing has changed either.
         """
         loop = asyncio.get_running_loop()
-        news = News(event, brought or {}, client, loop.create_future())
+        news = News(event, brought or {}, client, origin, loop.create_future())
         self._waiting[run.name].append(news)
         taker = self._takers.get(run.name)
         if taker is None or taker.done():
@@ -129,7 +146,7 @@ class Intake:
                 return False
             now = self._clock()
             without = absences(run, self._roster, news.event, state, now)
-            steps.add(plan(run, state, now, news.brought, news.client, without), commands)
+            steps.add(plan(run, state, now, news.brought, news.client, without), commands, (news.event, news.origin))
         except Exception as error:  # noqa: BLE001  (raised to whose news this was)
             if not news.changed.done():
                 news.changed.set_exception(error)

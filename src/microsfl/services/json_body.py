@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import InputError, InvalidSetting, UnknownSetting
+from ..trust.secret import PREFIX
 from .http import Handler, on_microsfl_error, read_json
 
 MAX_DEPTH = 16
@@ -172,4 +173,6 @@ def _sentence(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"] if part != "body") or "body"
     if problem["type"] == "extra_forbidden":
         return f"'{place}' is not a field of this request"
-    return f"{place}: {str(problem['msg']).removeprefix('Value error, ')} (got {problem.get('input')!r:.60})"
+    got = repr(problem.get("input"))
+    shown = "a secret, which is not repeated here" if PREFIX in got else f"{got:.60}"
+    return f"{place}: {str(problem['msg']).removeprefix('Value error, ')} (got {shown})"

@@ -47,11 +47,20 @@ class Requests:
     def of(self, method: str, path: str) -> Counted:
         return self._fixed.get((method, path)) or self._look_up(method, path)
 
-    def _look_up(self, method: str, path: str) -> Counted:
+    def labels(self, method: str, path: str) -> tuple[str, str]:
+        """Method and route, of which there are few, whatever is asked for."""
         if self._patterns is None:
-            self._patterns = list(_with_paths(self._get_routes()))
+            self._patterns = list(with_paths(self._get_routes()))
         found = next((route.path or "/" for route in self._patterns if route.path_regex.match(path)), OTHER)
-        known = method if method in METHODS else OTHER
+        return method if method in METHODS else OTHER, found
+
+    def with_status(self, statuses: Iterable[int]) -> int:
+        """How many were answered with one of these."""
+        wanted = set(statuses)
+        return sum(count for one in self.counted.values() for status, count in one.statuses.items() if status in wanted)
+
+    def _look_up(self, method: str, path: str) -> Counted:
+        known, found = self.labels(method, path)
         counted = self.counted.setdefault((known, found), Counted())
         if (known, found) == (method, path):
             self._fixed[method, path] = counted
@@ -99,12 +108,12 @@ class Meter:
             counted.open -= 1
 
 
-def _with_paths(routes: Iterable[BaseRoute]) -> Iterator[Route | Mount]:
+def with_paths(routes: Iterable[BaseRoute]) -> Iterator[Route | Mount]:
     for route in routes:
         if isinstance(route, Route | Mount):
             yield route
         else:  # FastAPI keeps a router that was included as one entry; older versions put its routes here
-            yield from _with_paths(getattr(getattr(route, "original_router", None), "routes", ()))
+            yield from with_paths(getattr(getattr(route, "original_router", None), "routes", ()))
 
 
 def metrics_route(points: Callable[[], Iterable[Point]]) -> Route:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from .. import __version__
 from ..core.commands import at_work
 from ..core.run_state import Phase
 from ..records import Participant
+from ..trust.scopes import Scope
+from ..trust.tokens import ANY, Caller
 from .api import Progress, participant_json, progress_of
 from .director import Director
 from .roster import CLIENT, FED_SERVER
@@ -21,30 +23,39 @@ RANK: tuple[Progress, ...] = ("train", "evaluate", "done", "left_out")
 
 
 class View:
-    """The runs and the participants as JSON text, made once for however many look on, and anew when it is old."""
+    """The runs and the participants as JSON text, made once for however many look on, and anew when it is old. For
+    whoever may look at some runs alone, it is made each time."""
 
     def __init__(self, director: Director, started_at: float) -> None:
         self._director, self._about = director, About(version=__version__, started_at=started_at)
         self._runs: tuple[int, str] = (-1, "")
         self._participants: tuple[float, str, str] = (-FRESH_S, "", "")
 
-    def overview(self) -> str:
-        """`Overview` as JSON."""
+    def overview(self, caller: Caller) -> str:
+        """`Overview` as JSON, of the runs that the caller is invited to."""
+        if ANY not in caller.runs:
+            return self._overview(run for run in self._director.runs() if caller.is_in(run.name))
         changes = self._director.changes
         if self._runs[0] != changes:
-            runs = [glance(run) for run in self._director.runs()]
-            self._runs = changes, Overview(runs=runs, coordinator=self._about).model_dump_json()
+            self._runs = changes, self._overview(self._director.runs())
         return self._runs[1]
 
-    def participants(self) -> tuple[str, str]:
+    def participants(self, caller: Caller) -> tuple[str, str]:
         """`Participants` as JSON, and the same without the times of the last signs of life."""
+        if ANY not in caller.runs:
+            return _written(participants_of(self._director, caller))
         made_at, text, lasting = self._participants
         if time.monotonic() - made_at >= FRESH_S:
-            now = participants_of(self._director)
-            text = now.model_dump_json()
-            lasting = now.model_dump_json(exclude={"participants": {"__all__": {"last_seen"}}})
+            text, lasting = _written(participants_of(self._director, caller))
             self._participants = time.monotonic(), text, lasting
         return text, lasting
+
+    def _overview(self, runs: Iterable[Run]) -> str:
+        return Overview(runs=[glance(run) for run in runs], coordinator=self._about).model_dump_json()
+
+
+def _written(now: Participants) -> tuple[str, str]:
+    return now.model_dump_json(), now.model_dump_json(exclude={"participants": {"__all__": {"last_seen"}}})
 
 
 def glance(run: Run) -> Glance:
@@ -71,13 +82,14 @@ def glance(run: Run) -> Glance:
     )
 
 
-def participants_of(director: Director) -> Participants:
-    """Everybody who ever registered, with what each is at."""
-    active = [run for run in director.runs() if run.state.phase is not None]
+def participants_of(director: Director, caller: Caller) -> Participants:
+    """Everybody who ever registered, with what each is at in the runs that the caller is invited to. Who may not look
+    at all that goes on is told of the servers and of itself."""
+    active = [run for run in director.runs() if run.state.phase is not None and caller.is_in(run.name)]
     clients = dict(_of_clients(active))
-    return Participants(
-        participants=[_now(one, director.roster.alive(one.id), active, clients) for one in director.roster.all()]
-    )
+    own = caller.acts_as if not caller.may(Scope.READ) else {ANY}
+    told = [one for one in director.roster.all() if one.role != CLIENT or ANY in own or one.id in own]
+    return Participants(participants=[_now(one, director.roster.alive(one.id), active, clients) for one in told])
 
 
 def _now(one: Participant, alive: bool, active: Sequence[Run], clients: dict[str, str]) -> ParticipantNow:

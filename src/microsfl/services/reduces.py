@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from time import perf_counter, time_ns
+from typing import Any
 
 from ..core.unit import UnitKey
-from ..sync.commits import Commit
+from ..process import event
+from ..sync.commits import Chain, Commit
+from ..sync.outliers import of_round
 from ..telemetry.histogram import REDUCE_BOUNDS, Histogram
 from ..telemetry.traces import Traces
+
+
+def told(run: str, area: str, chain: Chain, closing: Commit) -> list[dict[str, Any]]:
+    """The outliers of a round that was closed, for the coordinator; and for the log."""
+    found = [vars(one) for one in of_round(chain, closing)]
+    for one in found:
+        event("outlier", logging.WARNING, run=run, round=closing.round, area=area, **one)
+    return found
 
 
 class Reduces:

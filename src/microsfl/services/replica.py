@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import secrets
-import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
-import urllib3
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -22,25 +18,30 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from .. import __version__
-from ..config import MB, ReplicaSettings
-from ..errors import InputError, MicrosflError
-from ..process import event
+from ..errors import Forbidden, InputError, MicrosflError
 from ..spec import check_id
 from ..telemetry import traces
 from ..telemetry.exposition import Point
+from ..trust.scopes import Scope
+from ..trust.tokens import Caller, Verifier
 from ..wire.messages import Message
-from ..wire.tensors import Buffer
+from ..wire.tensors import Buffer, fields_of
 from ..wire.timing import HEADER, Timing
-from .http import exception_handlers, listen, read_body, read_json, serve
+from .callers import Admission, Bounds, Callers, check_there, line_of
+from .gate import Endpoints, Gate, caller_of, without_scope
+from .http import exception_handlers, read_body, read_json
 from .meter import Meter, Requests, metrics_route
+from .replica_endpoints import BODY
 from .replica_points import points
 from .stopwatch import Stopwatch
 from .tracing import Tracing
+from .turns import Line, Places, Turns
 
 BINARY = "application/octet-stream"
-HEARTBEAT_S = 2.0
-# Bodies in memory at a time: further requests wait in the kernel's socket buffers, not in this process.
+# Bodies in memory at a time: further requests wait in the kernel's socket buffers, not in this process. One caller has
+# half of them at most.
 OPEN_BODIES = 16
+REFUSED = (401, 403, 422)
 
 Json = dict[str, Any]
 Result = TypeVar("Result")
@@ -55,7 +56,9 @@ class Replica:
     round. update, handed_on: (run, round, client) -> what the client uploaded, without weights or the weights alone.
     commits: (run, version) -> the commits that follow on it; it may be called from any thread.
     info: figures for the coordinator. stopwatch: measures what goes through `answer` and `call`. points: the metrics
-    that it has besides those of every replica. tracing: where units are followed.
+    that it has besides those of every replica. tracing: where units are followed. endpoints: what each asks of its
+    caller. is_managed: whether the coordinator directs a run. refused: how many requests were. largest: bytes that a
+    message of a run has at most, where that is known; it may be called from any thread.
     """
 
     role: str
@@ -71,26 +74,42 @@ class Replica:
     close: Callable[[], None] = lambda: None
     points: Callable[[], Iterable[Point]] = tuple
     tracing: Tracing | None = None
+    endpoints: Endpoints = field(default_factory=lambda: BODY)
+    is_managed: Callable[[str], bool] = lambda _: True
+    refused: Callable[[], int] = lambda: 0
+    largest: Callable[[str], int | None] = lambda _: None
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
 
-    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self.compute, function, *arguments)
+    @cached_property
+    def turns(self) -> Turns:
+        """The compute thread, for requests of many callers."""
+        return Turns(self.compute)
 
-    async def called(self, function: Callable[..., Result], *arguments: Any) -> tuple[Result, Timing]:
-        """`call` on the compute thread."""
-        return await self.run(self.call, self.stopwatch.clock(), function, *arguments)
+    async def called(self, line: Line, function: Callable[..., Result], *arguments: Any) -> tuple[Result, Timing]:
+        """`call` on the compute thread, once it is the line's turn."""
+        return await self.turns.run(line, self.call, self.stopwatch.clock(), function, *arguments)
 
     def answer(
-        self, path: str, body: Buffer, since: float | None = None, parent: str | None = None
+        self,
+        path: str,
+        body: Buffer,
+        since: float | None = None,
+        parent: str | None = None,
+        caller: Caller | None = None,
     ) -> tuple[bytes, Timing]:
         """The answer to one message, bytes in, bytes out, and what it took; see `Stopwatch.begin`.
 
-        parent: the request's header that names the span which asks.
+        parent: the request's header that names the span which asks. caller: who asks; None: somebody who may be anyone.
+
+        Raises:
+            Forbidden: when the message is another client's, or of a run that the caller is not invited to.
         """
         kind, function = self.messages[path]
         measured = self.stopwatch.begin(since)
         message = kind.unpack(body)
         measured.decoded()
+        if caller is not None:
+            check_sender(caller, message)
         try:
             answer = function(message)
         except MicrosflError as error:
@@ -113,65 +132,70 @@ class Replica:
 
     def figures(self) -> Json:
         """Of this process since it started."""
-        return {**self.info(), **self.stopwatch.figures()}
+        return {**self.info(), **self.stopwatch.figures(), "refused": self.refused()}
 
 
-def create_app(replica: Replica, max_body_bytes: int) -> Starlette:
-    """The HTTP shell around a replica."""
-    gate = asyncio.Semaphore(OPEN_BODIES)
+def check_sender(caller: Caller, message: Message) -> None:
+    """Raises Forbidden unless the caller may send it."""
+    caller.must_be_in(str(getattr(message, "run")))  # noqa: B009 - every message of the data plane has one
+    client = getattr(message, "client", None)  # of a unit or an update; a prediction is nobody's
+    if client is not None:
+        caller.must_be(client)
+
+
+def create_app(
+    replica: Replica, max_body_bytes: int, verifier: Verifier | None = None, bounds: Bounds | None = None
+) -> Starlette:
+    """The HTTP shell around a replica.
+
+    verifier: what checks callers; None: everybody may do everything. bounds: of their requests.
+    """
+    places, callers, run = Places(OPEN_BODIES, OPEN_BODIES // 2), Callers(bounds or Bounds()), replica.turns.run
+    checked = verifier is not None
+
+    def peek(body: bytearray) -> int:
+        said = fields_of(body)
+        largest = replica.largest(str(said.get("run"))) if said else None
+        return max_body_bytes if largest is None else largest
 
     def message_route(path: str) -> Route:
         async def endpoint(request: Request) -> Response:
-            asked = replica.stopwatch.clock()
-            async with gate:
+            asked, line = replica.stopwatch.clock(), line_of(request.scope)
+            async with places.of(line):
                 waited_s = replica.stopwatch.clock() - asked
-                body = await read_body(request, max_body_bytes)
+                check_there(request.scope)
+                body = await read_body(request, max_body_bytes, peek)
                 since = replica.stopwatch.clock() - waited_s  # while the body came, it was still on the wire
                 parent = None if replica.tracing is None else request.headers.get(traces.HEADER)
-                return _binary(*await replica.run(replica.answer, path, body, since, parent))
+                caller = caller_of(request) if checked else None
+                return _binary(*await run(line, replica.answer, path, body, since, parent, caller))
 
         return Route(path, endpoint, methods=["POST"])
-
-    def call_route(path: str, function: Callable[[Json], Json]) -> Route:
-        async def endpoint(request: Request) -> Response:
-            values, timing = await replica.called(function, await read_json(request))
-            return JSONResponse(values, headers={HEADER: timing.header()})
-
-        return Route(path, endpoint, methods=["POST"])
-
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "role": replica.role, "version": __version__, **replica.figures()})
-
-    async def weights(request: Request) -> Response:
-        run = check_id(request.path_params["run"], "run")
-        number = _version(request.path_params["version"])
-        (version, content), timing = await replica.called(replica.weights, run, number)
-        as_file = f'attachment; filename="{run}-{replica.role}-{version}.safetensors"'  # for browsers
-        return _binary(content, timing, {"x-microsfl-version": str(version), "content-disposition": as_file})
-
-    async def status(request: Request) -> Response:
-        return JSONResponse(await replica.run(replica.status, check_id(request.path_params["run"], "run")))
 
     routes = [
         *(message_route(path) for path in replica.messages),
-        *(call_route(path, function) for path, function in replica.calls.items()),
+        *(_call_route(replica, path, function, checked=checked) for path, function in replica.calls.items()),
         metrics_route(lambda: (*points(replica.role, replica.stopwatch), *requests.points(), *replica.points())),
-        Route("/v1/health", health),
-        Route("/v1/runs/{run}", status),
-        Route("/v1/runs/{run}/versions/{version}/weights", weights),
+        *_reading_routes(replica),
     ]
-    if "/v1/updates" in replica.messages:
-        path = "/v1/runs/{run}/rounds/{round}/updates/{client}"
-        routes += [
-            _update_route(replica, path, replica.update),
-            _update_route(replica, f"{path}/weights", replica.handed_on),
-        ]
-    if replica.commits is not None:
-        routes.append(_commits_route(replica.commits))
+    if missing := without_scope(routes, replica.endpoints):
+        raise ValueError(f"endpoints without a scope: {missing}")
     requests = Requests(lambda: routes)
+    replica.refused = lambda: requests.with_status(REFUSED)
     meter = Middleware(Meter, requests=requests)
+    gate = Middleware(
+        Gate,
+        verifier=verifier,
+        endpoints=replica.endpoints,
+        routes=lambda: routes,
+        links=True,
+        hold_back=callers.hold_back,
+    )
     return Starlette(
-        routes=routes, middleware=[meter], exception_handlers=exception_handlers, lifespan=_lifespan(replica)
+        routes=routes,
+        middleware=[meter, gate, Middleware(Admission, callers=callers)],
+        exception_handlers=exception_handlers,
+        lifespan=_lifespan(replica),
     )
 
 
@@ -185,11 +209,61 @@ def _lifespan(replica: Replica) -> Lifespan[Starlette]:
     return lifespan
 
 
-def _update_route(replica: Replica, path: str, function: Callable[[str, int, str], bytes]) -> Route:
+def _reading_routes(replica: Replica) -> Iterator[Route]:
+    """What changes nothing."""
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok", "role": replica.role, "version": __version__, **replica.figures()})
+
+    async def weights(request: Request) -> Response:
+        name, line = check_id(request.path_params["run"], "run"), line_of(request.scope)
+        number = _version(request.path_params["version"])
+        (version, content), timing = await replica.called(line, replica.weights, name, number)
+        as_file = f'attachment; filename="{name}-{replica.role}-{version}.safetensors"'  # for browsers
+        return _binary(content, timing, {"x-microsfl-version": str(version), "content-disposition": as_file})
+
+    async def status(request: Request) -> Response:
+        name = check_id(request.path_params["run"], "run")
+        return JSONResponse(await replica.turns.run(line_of(request.scope), replica.status, name))
+
+    yield Route("/v1/health", health)
+    yield Route("/v1/runs/{run}", status)
+    yield Route("/v1/runs/{run}/versions/{version}/weights", weights)
+    if "/v1/updates" in replica.messages:
+        path = "/v1/runs/{run}/rounds/{round}/updates/{client}"
+        yield _update_route(replica, path, replica.update, own=True)
+        yield _update_route(replica, f"{path}/weights", replica.handed_on)
+    if replica.commits is not None:
+        yield _commits_route(replica.commits)
+
+
+def _call_route(replica: Replica, path: str, function: Callable[[Json], Json], *, checked: bool) -> Route:
+    """checked: callers are known, and of a run that the coordinator directs it alone may call."""
+
+    async def endpoint(request: Request) -> Response:
+        message, caller, line = await read_json(request), caller_of(request), line_of(request.scope)
+        if checked and not caller.may(Scope.DIRECT):
+            run = text_field(message, "run")
+            caller.must_be_in(run)
+            if await replica.turns.run(line, replica.is_managed, run):
+                raise Forbidden(f"Run '{run}' is directed by the coordinator alone.")
+        values, timing = await replica.called(line, function, message)
+        return JSONResponse(values, headers={HEADER: timing.header()})
+
+    return Route(path, endpoint, methods=["POST"])
+
+
+def _update_route(
+    replica: Replica, path: str, function: Callable[[str, int, str], bytes], *, own: bool = False
+) -> Route:
+    """own: only the client itself may have it."""
+
     async def endpoint(request: Request) -> Response:
         run, client = (check_id(request.path_params[name], name) for name in ("run", "client"))
+        if own:
+            caller_of(request).must_be(client)
         round_ = _number(request.path_params["round"], "Round")
-        return _binary(*await replica.called(function, run, round_, client))
+        return _binary(*await replica.called(line_of(request.scope), function, run, round_, client))
 
     return Route(path, endpoint)
 
@@ -219,63 +293,6 @@ def number_field(call: Json, name: str) -> int:
     if type(value) is not int or not 0 <= value <= 10**9:
         raise InputError(f"'{name}' must be a whole number from 0 to 10^9 (got {value!r:.60}).")
     return value
-
-
-class Heartbeat:
-    """Registers a replica with the coordinator and keeps saying that it is there, from a thread of its own."""
-
-    def __init__(self, settings: ReplicaSettings, port: int, replica: Replica) -> None:
-        self.url = f"{settings.coordinator}/api/participants"
-        self.replica = replica
-        self.process = secrets.token_hex(6)  # another one when this server comes back as another process
-        self.me: Json = {
-            "id": settings.participant_id(replica.role, port),
-            "role": replica.role,
-            "address": settings.advertised(port),
-        }
-        self.stopped = threading.Event()
-        self.http = urllib3.PoolManager(timeout=urllib3.Timeout(5.0), retries=False)
-        self.reached: bool | None = None
-
-    def start(self) -> None:
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-
-    def stop(self) -> None:
-        self.stopped.set()
-
-    def _beat(self) -> None:
-        while True:
-            self._say(self._register())
-            if self.stopped.wait(HEARTBEAT_S):
-                return
-
-    def _register(self) -> bool:
-        body = json.dumps(
-            {**self.me, "info": {"version": __version__, **self.replica.figures(), "process": self.process}}
-        )
-        try:
-            answer = self.http.request("POST", self.url, body=body, headers={"content-type": "application/json"})
-        except urllib3.exceptions.HTTPError:
-            return False
-        return answer.status < 300
-
-    def _say(self, reached: bool) -> None:
-        if reached != self.reached:
-            level = logging.INFO if reached else logging.WARNING
-            event("coordinator reached" if reached else "coordinator not reached", level, url=self.url)
-        self.reached = reached
-
-
-def serve_replica(replica: Replica, settings: ReplicaSettings) -> None:
-    """Listen, register, and serve until the process is asked to end."""
-    sock = listen(settings)
-    port: int = sock.getsockname()[1]
-    replica.stopwatch.server = settings.participant_id(replica.role, port)
-    app = create_app(replica, int(settings.max_body_mb * MB))
-    heartbeat = Heartbeat(settings, port, replica) if settings.coordinator else None
-    if heartbeat is not None:
-        heartbeat.start()
-    serve(app, sock, role=replica.role, on_stop=heartbeat.stop if heartbeat else None)
 
 
 def _binary(content: bytes, timing: Timing, headers: Mapping[str, str] | None = None) -> Response:

@@ -16,29 +16,31 @@ from ..core import step as core
 from ..core.codec import make_optimizer
 from ..core.formats import compressed, expanded
 from ..core.randomness import generator
-from ..core.reduce import OptimizerRule, StepRule
-from ..core.schedule import Schedule
 from ..core.unit import batch_seed
 from ..device import choose_device, use_threads, warm_up
-from ..errors import ActivationsMissing, InputError, InvalidSetting, TensorMismatch
+from ..errors import ActivationsMissing, InputError, TensorMismatch
 from ..process import start_logging
 from ..spec import RunSpec
 from ..store.objects import open_store
 from ..store.timed import Timed
 from ..store.verbs import Store
 from ..sync import hand_over, keys
-from ..sync.body import BodySync, StateKey, SyncRule
+from ..sync.body import BodySync, StateKey
 from ..sync.copies import BodyCopies
 from ..sync.history import commits_after
 from ..sync.runs import create_run, load_run
 from ..telemetry.opening import open_traces
 from ..telemetry.traces import Traces
+from ..trust.tokens import Audience
 from ..wire.messages import Activations, Backward, Forward, Gradients, Outputs, Predict, Step, Tensors, UnitMessage
 from ..zoo.parts import build_parts
-from .reduces import Reduces
-from .replica import Json, Replica, number_field, serve_replica, text_field
+from .plausible import Plausible
+from .reduces import Reduces, told
+from .replica import Json, Replica, number_field, text_field
 from .split_caches import Graphs, Held, Versions, WriteBehind
 from .split_points import points
+from .split_rule import rule_of
+from .standing_by import serve_replica
 from .stopwatch import Stopwatch
 from .tracing import Tracing, part
 
@@ -53,6 +55,7 @@ class Run:
 
     spec: RunSpec
     sync: BodySync
+    plausible: Plausible
     graph_sizes: LRUCache[tuple[Any, ...], int]
 
 
@@ -68,6 +71,7 @@ class SplitServer:
         self.versions = Versions(settings.weights_cache_mb * MB, self.graphs.drop)
         self.writer = WriteBehind(store, int(settings.write_behind_mb * MB))
         self.counts = {"units": 0, "graph_hits": 0, "recomputed": 0, "computed_again": 0, "contributions": 0}
+        self._largest: dict[str, int | None] = {}
         self.reduces = Reduces(traces)
         self.tracing = None if traces is None else Tracing(traces)
 
@@ -85,8 +89,7 @@ class SplitServer:
 
     def forward(self, request: Forward) -> Outputs:
         """Activations to outputs; keeps the graph and hands the activations to the store."""
-        run = self._run(request.run)
-        run.sync.chain.check_round(request.round)
+        run = self._unit_of(request)
         version = self._version_for(run, request)
         state, forward = self._forward(run, request, version, request.activations, request.needs_grad)
         self._hold(run, request, version, state, forward)
@@ -97,8 +100,7 @@ class SplitServer:
 
     def backward(self, request: Backward) -> Gradients:
         """Output gradients to the cut-layer gradient; the contribution is stored before this returns."""
-        run = self._run(request.run)
-        run.sync.chain.check_round(request.round)
+        run = self._unit_of(request)
         arrived = expanded(request.gradients, run.spec.wire.gradients, self.device)
         held = self.graphs.pop(request.key, None)
         if held is not None and held.fits(request):
@@ -115,8 +117,7 @@ class SplitServer:
 
     def step(self, request: Step) -> Gradients:
         """Vanilla cut: forward, loss, backward and contribution in one."""
-        run = self._run(request.run)
-        run.sync.chain.check_round(request.round)
+        run = self._unit_of(request)
         version = self._version_for(run, request)
         if request.labels.keys() != {"0"}:
             raise TensorMismatch("A Step needs labels '0'.")
@@ -131,6 +132,7 @@ class SplitServer:
         run = self._run(request.run)
         version, format_ = run.sync.pick(request.version, request.at_least), run.spec.wire.activations
         activations = expanded(request.activations, format_, self.device)
+        run.plausible.check_activations(activations)
         outputs = core.body_predict(run.sync.state(version).body, activations)
         return Outputs(version=version, outputs=compressed(outputs, format_))
 
@@ -145,6 +147,8 @@ class SplitServer:
             "contributions": len(commit.contributions),
             "left_out": len(commit.left_out),
             "batches": sum(one.batches for one in commit.contributions),
+            "commit_sha256": commit.sha256,
+            "outliers": told(run.spec.run.name, keys.BODY, run.sync.chain, commit),
         }
 
     def add_up(self, call: Json) -> Json:
@@ -163,6 +167,10 @@ class SplitServer:
         """The newest version, the round that takes contributions, and whether its closing has begun."""
         return self._run(run).sync.chain.status()
 
+    def is_managed(self, run: str) -> bool:
+        """Whether the coordinator directs the run."""
+        return self._run(run).spec.run.managed
+
     def info(self) -> Json:
         """Figures of this process since it started."""
         return {
@@ -178,6 +186,17 @@ class SplitServer:
         if self.tracing is not None:
             self.tracing.traces.close()
 
+    def largest(self, run: str) -> int | None:
+        """Bytes of a message of a run that is known here."""
+        return self._largest.get(run)
+
+    def _unit_of(self, request: UnitMessage) -> Run:
+        """The run of a unit that it can have, in a round that is open."""
+        run = self._run(request.run)
+        run.sync.chain.check_round(request.round)
+        run.plausible.check_unit(request)
+        return run
+
     def _run(self, name: str) -> Run:
         known = self.runs.get(name)
         if known is None:
@@ -185,15 +204,17 @@ class SplitServer:
         return known
 
     def _made(self, spec: RunSpec) -> Run:
-        rule = _rule(spec)
-        body = build_parts(spec, self.settings.allow_models).body.to(self.device)
+        rule = rule_of(spec)
+        parts = build_parts(spec, self.settings.allow_models)
+        plausible, body = Plausible.of(spec, parts), parts.body.to(self.device)
         optimizer = rule.step.optimizer
         if any(True for _ in body.parameters()):  # wrong options are told now, not at the first commit
             make_optimizer(optimizer.name, body.parameters(), optimizer.options)
         kind = BodyCopies if spec.strategy.traits.body == "copies" else BodySync
         sync = kind(self.store, spec.run.name, body, rule, self.versions)
+        self._largest = {**dict(list(self._largest.items())[-RUNS_KEPT:]), spec.run.name: plausible.largest_bytes}
         sync.chain.on_commit = self.reduces.made(spec.run.name)
-        return Run(spec, sync, LRUCache(SHAPES_KEPT))
+        return Run(spec, sync, plausible, LRUCache(SHAPES_KEPT))
 
     def _version_for(self, run: Run, request: Forward | Step) -> int:
         self.reduces.begin()  # with turns, what waits is committed first
@@ -203,6 +224,7 @@ class SplitServer:
         self, run: Run, unit: UnitMessage, version: int, activations: Tensors, needs_grad: Sequence[str]
     ) -> tuple[StateKey, core.Forward]:
         arrived = expanded(activations, run.spec.wire.activations, self.device)
+        run.plausible.check_activations(arrived, unit.batches)
         unknown = set(needs_grad) - arrived.keys()
         if unknown or not arrived:
             raise TensorMismatch(f"needs_grad names {sorted(unknown)}; the activations are {sorted(arrived)}.")
@@ -271,6 +293,8 @@ def create_replica(settings: SplitServerSettings, store: Store, traces: Traces |
         close=server.close,
         points=lambda: points(server, stopwatch),
         tracing=server.tracing,
+        is_managed=server.is_managed,
+        largest=server.largest,
     )
 
 
@@ -284,7 +308,7 @@ def main(settings: SplitServerSettings) -> None:
     store.probe()
     replica = create_replica(settings, store, traces)
     replica.compute.submit(use_threads, settings.threads)
-    serve_replica(replica, settings)
+    serve_replica(replica, settings, Audience.BODY)
 
 
 def _unit(message: UnitMessage) -> dict[str, Any]:
@@ -313,26 +337,3 @@ def _compressed_gradient(run: Run, unit: UnitMessage, gradient: Tensors) -> Tens
     at_random = format_ == "int8" and gradient
     random = generator(batch_seed("rounding", run.spec.run.seed, unit.key, 0)) if at_random else None
     return compressed(gradient, format_, random)
-
-
-def _rule(spec: RunSpec) -> SyncRule:
-    """When and how contributions to the body become versions.
-
-    Raises:
-        InvalidSetting: when the run has no body, or leaves open what has to be known.
-    """
-    run, strategy = spec.run, spec.strategy
-    if not strategy.traits.split:
-        raise InvalidSetting(
-            f"strategy.name = '{strategy.name}' does not cut the model: a split server has no work in run '{run.name}'."
-        )
-    if strategy.max_staleness == "auto" or strategy.unit == "auto":
-        raise InvalidSetting("strategy.max_staleness and strategy.unit must be numbers once a run exists, not 'auto'.")
-    step = StepRule(
-        OptimizerRule(strategy.body_optimizer.name, strategy.body_optimizer.options),
-        Schedule.of(strategy, run.rounds),
-        strategy.reduce,
-        strategy.staleness_discount,
-        strategy.clip_norm,
-    )
-    return SyncRule(strategy.commit_batches, strategy.traits.turns, strategy.max_staleness, strategy.unit, step)

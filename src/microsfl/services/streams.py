@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from ..errors import OperationError
 from ..records import Row
+from ..trust.tokens import Caller
 from .api import MetricsRow, round_json, run_json
 from .bells import ANY_RUN
 from .director import Director
@@ -36,18 +37,21 @@ def frame(event: str, data: str, number: int | None = None) -> str:
     return f"{id_}event: {event}\ndata: {data}\n\n"
 
 
-async def of_everything(director: Director, view: View) -> AsyncIterator[str]:
-    """The overview and the participants, now and after each change."""
+async def of_everything(
+    director: Director, view: View, caller: Caller, admitted: Callable[[], bool] = lambda: True
+) -> AsyncIterator[str]:
+    """The overview and the participants, as the caller may see them, now and after each change, for as long as the
+    reader is admitted."""
     yield BEGIN
     overview = lasting = ""
     told_at = spoke_at = -HEARTBEAT_S
-    while not director.bells.closed:
+    while not director.bells.closed and admitted():
         changes, now = director.changes, time.monotonic()
         frames = []
-        if view.overview() != overview:
-            overview = view.overview()
+        if (now_there := view.overview(caller)) != overview:
+            overview = now_there
             frames.append(frame("overview", overview))
-        text, without_times = view.participants()
+        text, without_times = view.participants(caller)
         if without_times != lasting or now - told_at >= LAST_SEEN_S:
             lasting, told_at = without_times, now
             frames.append(frame("participants", text))
@@ -61,21 +65,27 @@ async def of_everything(director: Director, view: View) -> AsyncIterator[str]:
             await director.bells.wait([ANY_RUN], LOOK_S)
 
 
-async def of_run(director: Director, name: str, from_round: int) -> AsyncIterator[str]:
-    """The run with its rounds and metrics from `from_round` on, then what is new of them."""
+async def of_run(
+    director: Director, name: str, from_round: int, admitted: Callable[[], bool] = lambda: True
+) -> AsyncIterator[str]:
+    """The run with its rounds and metrics from `from_round` on, then what is new of them, for as long as the reader is
+    admitted."""
     yield BEGIN
-    reader, revision = Reader(director, name, from_round), 0
-    while not director.bells.closed:
+    reader, revision, spoke_at = Reader(director, name, from_round), 0, time.monotonic()
+    while not director.bells.closed and admitted():
         before, revision = revision, director.run(name).revision
-        if revision == before:
-            yield STILL_HERE
         try:
             async for one in reader.news():
                 yield one
         except OperationError:  # the database is away: the reader comes again, and says what it has
             return
+        if revision != before:
+            spoke_at = time.monotonic()
+        elif time.monotonic() - spoke_at >= HEARTBEAT_S:
+            spoke_at = time.monotonic()
+            yield STILL_HERE
         await asyncio.sleep(PAUSE_S)
-        await director.watch(name, revision, HEARTBEAT_S)
+        await director.watch(name, revision, LOOK_S)
 
 
 class Reader:

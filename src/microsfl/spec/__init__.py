@@ -28,7 +28,17 @@ from .names import (
 )  # fmt: skip
 from .sense import refuse_senseless
 from .strategy import OptimizerTable, StrategyTable
-from .tables import DataTable, ModelTable, PrivacyTable, RecordsTable, RunTable, ServersTable, StoreTable, WireTable
+from .tables import (
+    DataTable,
+    LimitsTable,
+    ModelTable,
+    PrivacyTable,
+    RecordsTable,
+    RunTable,
+    ServersTable,
+    StoreTable,
+    WireTable,
+)  # fmt: skip
 from .traits import TRAITS, Traits
 
 __all__ = [
@@ -52,6 +62,7 @@ class RunSpec(Table):
     strategy: StrategyTable = StrategyTable()
     privacy: PrivacyTable = PrivacyTable()
     wire: WireTable = WireTable()
+    limits: LimitsTable = LimitsTable()
     servers: ServersTable = ServersTable()
     store: StoreTable = StoreTable()
     records: RecordsTable = RecordsTable()
@@ -67,7 +78,7 @@ class RunSpec(Table):
 
     @model_validator(mode="after")
     def _means_something(self) -> Self:
-        refuse_senseless(self.run, self.data, self.model, self.strategy, self.privacy, self.wire)
+        refuse_senseless(self.run, self.data, self.model, self.strategy, self.privacy, self.wire, self.limits)
         return self
 
     @property
@@ -155,7 +166,8 @@ class RunSpec(Table):
         run = self.run.model_copy(update=patience)
         data = self.data.model_copy(update={"path": None})
         model = self.model.model_copy(update={"front_weights": None})
-        return RunSpec(run=run, data=data, model=model, strategy=self.strategy, privacy=self.privacy, wire=self.wire)
+        kept = {"strategy": self.strategy, "privacy": self.privacy, "wire": self.wire, "limits": self.limits}
+        return RunSpec(run=run, data=data, model=model, **kept)
 
     def to_json(self) -> str:
         """Canonical JSON: equal specifications give equal text."""

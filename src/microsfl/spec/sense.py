@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from .strategy import StrategyTable
-from .tables import DataTable, ModelTable, PrivacyTable, RunTable, WireTable
+from .tables import DataTable, LimitsTable, ModelTable, PrivacyTable, RunTable, WireTable
 from .traits import Traits
 
 # What a run says that has been resolved, where the default is "auto".
@@ -16,7 +16,7 @@ OF_THE_CUT = (
     "model.cut", "model.u_shaped", "model.front_weights", "strategy.sync", "strategy.reduce", "strategy.clip_norm",
     "strategy.staleness_discount", "strategy.max_staleness", "strategy.unit", "strategy.front_update",
     "strategy.tail_update", "strategy.body_optimizer", "privacy.clip_norm", "privacy.noise_std", "wire.activations",
-    "wire.gradients", "wire.error_feedback",
+    "wire.gradients", "wire.error_feedback", "limits.max_norm",
 )  # fmt: skip
 # These say which layers are frozen, also where nothing is cut.
 OF_A_FROZEN_FRONT = ("model.cut", "model.u_shaped", "model.front_weights", "strategy.front_update")
@@ -40,10 +40,12 @@ def senseless(traits: Traits, name: str, front_update: str) -> dict[str, str]:
         names = ["strategy.sync", "strategy.staleness_discount", "strategy.max_staleness"]
         found |= dict.fromkeys(names, f"{name} commits each unit before the next one begins")
     if traits.client_side == "handed-on":
-        found |= dict.fromkeys(OF_THE_AVERAGE, f"{name} hands the client-side weights on instead of averaging them")
+        names = [*OF_THE_AVERAGE, "limits.max_update_norm"]
+        found |= dict.fromkeys(names, f"{name} hands the client-side weights on instead of averaging them")
     if not traits.federated or traits.pooled:
         found |= dict.fromkeys((*OF_THE_AVERAGE, "strategy.proximal_mu"), f"in {name} nothing is averaged")
     if not traits.federated:
+        found["limits.max_update_norm"] = f"in {name} no client-side weights leave a client"
         found["run.participants"] = f"in {name} every client trains for itself alone"
     if traits.pooled:
         found["run.participants"] = f"{name} has one client, with the data of all"
@@ -53,10 +55,18 @@ def senseless(traits: Traits, name: str, front_update: str) -> dict[str, str]:
 
 
 def refuse_senseless(
-    run: RunTable, data: DataTable, model: ModelTable, strategy: StrategyTable, privacy: PrivacyTable, wire: WireTable
+    run: RunTable,
+    data: DataTable,
+    model: ModelTable,
+    strategy: StrategyTable,
+    privacy: PrivacyTable,
+    wire: WireTable,
+    limits: LimitsTable,
 ) -> None:
     """Raises ValueError, naming the setting and what would be right."""
-    tables = {"run": run, "model": model, "strategy": strategy, "privacy": privacy, "wire": wire}
+    tables = {
+        "run": run, "model": model, "strategy": strategy, "privacy": privacy, "wire": wire, "limits": limits,
+    }  # fmt: skip
     for setting, why in senseless(strategy.traits, strategy.name, strategy.front_update).items():
         table, key = setting.split(".")
         value = getattr(tables[table], key)
@@ -65,6 +75,10 @@ def refuse_senseless(
             raise ValueError(f"{setting} means nothing here, as {why}: leave it out, or choose another strategy.name.")
     for problem in (*_problems(run, data, model, strategy, privacy), *_wire_problems(model, strategy, wire)):
         raise ValueError(problem)
+    if limits.on_excess == "clip" and not limits.max_norm and not limits.max_update_norm:
+        raise ValueError(
+            "limits.on_excess = 'clip' means nothing without limits.max_norm or limits.max_update_norm: leave it out."
+        )
 
 
 def _problems(

@@ -141,6 +141,27 @@ class WireTable(Table):
     )
 
 
+class LimitsTable(Table):
+    max_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0,
+        description="Largest L2 norm of a unit's body gradient, over its number of batches. 0: no bound but that of "
+        "arithmetic.",
+    )
+    max_update_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0,
+        description="Largest L2 norm of the difference between the client-side weights that a client hands in and "
+        "those that the round began with. 0: no bound but that of arithmetic.",
+    )
+    on_excess: Literal["refuse", "clip"] = Field(
+        "refuse",
+        description="What is done with more: refuse, so that the client's round fails, or clip, which scales it down "
+        "to the bound before it is stored.",
+    )
+    batches_per_round: Positive = Field(
+        100_000, description="Batches that a client has in a round at most, all its local epochs together."
+    )
+
+
 class ServersTable(Table):
     split: Positive = Field(2, description="Split servers that `microsfl run` starts.")
     clients_per_process: Literal["auto"] | Positive = Field(

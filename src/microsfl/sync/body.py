@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 
+from ..core.norms import Bound
 from ..core.reduce import BodyState, StepRule
 from ..core.step import Gradients
 from ..core.unit import UnitKey
@@ -40,7 +41,7 @@ class SyncRule:
     commit_batches: once a round, or as soon as this many batches wait. turns: one client at a time trains, and each
     contribution is a commit of its own, made before it is acknowledged. max_staleness: commits between the version of a
     contribution and the one that takes it; more, and it is left out. With turns none is: nobody trains beside it, but
-    clients that were taken for lost. unit: the most batches of a contribution.
+    clients that were taken for lost. unit: the most batches of a contribution. bound: of a gradient over its batches.
     """
 
     commit_batches: Literal["round"] | int
@@ -48,6 +49,7 @@ class SyncRule:
     max_staleness: int
     unit: int
     step: StepRule
+    bound: Bound = field(default_factory=Bound)
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,7 @@ class BodySync:
         return known if known is not None else self._keep((self.run, version), self._load(self.chain.get(version)))
 
     def state_for(self, unit: UnitKey, version: int) -> tuple[StateKey, BodyState]:
-        """What a unit is computed with, and its key in the cache, where it may or may not be.
-
-        Raises:
-            VersionNotFound, StoreCorrupt.
-        """
+        """What a unit is computed with, and its key in the cache, where it may or may not be. Raises as `state`."""
         return (unit.run, version), self.state(version)
 
     def version_for(self, unit: UnitKey, version: int | None, at_least: int) -> int:
@@ -146,16 +144,18 @@ class BodySync:
         """Store the contribution of a unit, once: the first one counts, and is True. When this returns, it is durable.
 
         Raises:
-            NotFinite: when the gradient overflowed; nothing is stored then.
+            NotFinite, OverNorm: when the gradient overflowed, or is over the run's bound; nothing is stored then.
             RoundClosed: when the round was sealed before; it does not count then.
         """
-        for name, tensor in (*gradients.body.items(), *buffers.items()):
-            check_finite(f"body gradient {name}", tensor)
+        bounded, norm = self.rule.bound.applied(gradients.body, "body gradient", message.batches)
+        for name, tensor in buffers.items():
+            check_finite(f"body buffer {name}", tensor)
         contribution = Contribution(
             **{name: getattr(message, name) for name in UnitMessage.model_fields},
             samples=samples,
             version=version,
-            gradients=gradients.body,
+            norm=norm,
+            gradients=bounded,
             buffers=buffers,
         )
         is_first = self.store.create(keys.contribution(message.key), contribution.pack(hashed=True))

@@ -6,17 +6,22 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from ..core.average import average
+from ..core.norms import Bound, difference, moved
 from ..core.server_optimizer import ServerOptimizer
 from ..core.step import Tensors, check_like
 from ..core.turns import chosen
-from ..errors import ClientNotFound, InputError, StoreCorrupt, TensorMismatch
+from ..errors import ClientNotFound, Forbidden, InputError, OverQuota, StoreCorrupt, TensorMismatch
 from ..store.verbs import Store
 from ..wire.messages import Update
 from ..wire.tensors import decode, encode
 from . import keys
-from .commits import Chain, Commit, LeftOut, Taken
+from .commits import Chain, Commit, File, LeftOut, Taken
 from .convergence import check_next
 from .seals import check_open, seal
+
+# What an optimizer keeps of a weight: torch's keep three tensors of its size at most.
+OPTIMIZER_TENSORS = 4
+OPTIMIZER_SLACK_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class AverageRule:
 
     average, trim: see `core.average`. optimizer: steps on the average; `trained` names the weights that it steps, the
     others take the average. handed_on: nothing is averaged, the update of who trained last is the version; `seed`
-    draws the order in which clients take turns.
+    draws the order in which clients take turns. bound: of the difference to the weights that the round began with.
     """
 
     average: str = "mean"
@@ -34,6 +39,7 @@ class AverageRule:
     trained: frozenset[str] = frozenset()
     handed_on: bool = False
     seed: int = 0
+    bound: Bound = field(default_factory=Bound)
 
 
 class ClientSync:
@@ -49,6 +55,7 @@ class ClientSync:
         self.initial = initial
         self.rule = rule
         self.chain = Chain(store, run, keys.CLIENT)
+        self._began: tuple[File, Tensors] | None = None  # the weights that the open round began with
 
     def initialize(self) -> Commit:
         """Create version 0 from the initial weights unless it exists; the version 0 that there is then."""
@@ -69,12 +76,28 @@ class ClientSync:
 
         Raises:
             TensorMismatch: when the tensors are not those that clients exchange in this run.
+            OverNorm: when the update is longer than the run's bound.
             RoundClosed, RoundNotFound: when the round is not open.
         """
-        self._check(update.weights)
+        self._check(update)
         self.chain.check_round(update.round)
+        update = self._bounded(update)
         self.store.create(keys.update(self.run, update.round, update.client), update.pack(hashed=True))
         check_open(self.store, self.run, update.round)
+
+    def _bounded(self, update: Update) -> Update:
+        """The update as it is stored: with its norm, and clipped where the rule says so."""
+        began = self._weights_of(self.chain.known())
+        change, norm = self.rule.bound.applied(difference(update.weights, began), "update")
+        bound = self.rule.bound
+        is_clipped = bound.largest and norm > bound.largest
+        weights = moved(began, change, update.weights) if is_clipped else update.weights
+        return update.model_copy(update={"norm": norm, "weights": weights})
+
+    def _weights_of(self, commit: Commit) -> Tensors:
+        if self._began is None or self._began[0] != commit.weights:
+            self._began = commit.weights, decode(self.chain.read(commit.weights)).tensors
+        return self._began[1]
 
     def optimizer(self, round_: int, client: str) -> bytes:
         """The client's newest update that was averaged in, up to round `round_`, without its weights.
@@ -92,9 +115,12 @@ class ClientSync:
         """The weights of the client's update in exactly this round, in the format of a weights file.
 
         Raises:
+            Forbidden: where the run averages weights, and nobody needs another client's.
             ClientNotFound: when it is not there.
             StoreCorrupt: when it is damaged.
         """
+        if not self.rule.handed_on:
+            raise Forbidden("Clients of this run do not begin with one another's weights, so nobody gets them.")
         return encode(self._read(round_, client).weights)
 
     def aggregate(self, round_: int, clients: Collection[str], last: str | None = None) -> Commit:
@@ -135,7 +161,8 @@ class ClientSync:
             """One at a time: all of them together may not fit into memory."""
             for client in clients:
                 update = self._read(round_, client)
-                taken.append(Taken(client=client, unit=0, batches=1, samples=update.samples, version=head.version))
+                counts = {"batches": 1, "samples": update.samples, "version": head.version}
+                taken.append(Taken(client=client, unit=0, norm=update.norm, **counts))
                 yield update
 
         last = last or chosen(self.rule.seed, round_, clients, len(clients), turns=True)[-1]
@@ -197,9 +224,14 @@ class ClientSync:
             raise StoreCorrupt(f"'{path}' is the update of client '{update.client}' in round {update.round}.")
         return update
 
-    def _check(self, weights: Tensors) -> None:
+    def _check(self, update: Update) -> None:
+        weights = update.weights
         if weights.keys() != self.initial.keys():
             odd = sorted(weights.keys() ^ self.initial.keys())
             raise TensorMismatch(f"The update's tensors are not those of this run; they differ in {odd[:8]}.")
         for name, tensor in weights.items():
             check_like(tensor, self.initial[name], f"weight '{name}'")
+        size = sum(tensor.nbytes for tensor in update.optimizer.values())
+        most = OPTIMIZER_SLACK_BYTES + OPTIMIZER_TENSORS * sum(tensor.nbytes for tensor in weights.values())
+        if size > most or len(update.scalars) > OPTIMIZER_SLACK_BYTES // 8:
+            raise OverQuota(f"The optimizers' state has {size} bytes; beside these weights it has at most {most}.")

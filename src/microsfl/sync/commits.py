@@ -39,13 +39,17 @@ class File(Record):
 
 
 class Taken(Record):
-    """A contribution in a commit. `unit` is 0 and `batches` 1 in the client area, where a client sends one update."""
+    """A contribution in a commit. `unit` is 0 and `batches` 1 in the client area, where a client sends one update.
+
+    norm: of its gradient over its batches, or of the update, as it came; 0: not known.
+    """
 
     client: Id
     unit: Natural
     batches: Annotated[int, Field(ge=1)]
     samples: Annotated[int, Field(ge=1)]
     version: Natural
+    norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class LeftOut(Record):
@@ -83,6 +87,11 @@ class Commit(Record):
 
     def to_bytes(self) -> bytes:
         return self.model_dump_json(indent=1).encode()
+
+    @property
+    def sha256(self) -> str:
+        """Of its file."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
 class Chain:

@@ -28,6 +28,7 @@ from .commits import LeftOut, Taken
 GROUP = 128
 # Bound of what is read ahead, what is just being added up among it; two contributions are always allowed.
 AHEAD_BYTES = 16 * 2**20
+COUNTS = ("batches", "samples", "version", "norm")
 SLACK_BYTES = 4096  # the headers of contributions to one body differ by less
 
 
@@ -48,7 +49,8 @@ def read(store: Get, unit: UnitKey) -> Contribution:
 
 
 def as_taken(one: Contribution) -> Taken:
-    return Taken(client=one.client, unit=one.unit, batches=one.batches, samples=one.samples, version=one.version)
+    counts = {"batches": one.batches, "samples": one.samples, "version": one.version}
+    return Taken(client=one.client, unit=one.unit, norm=one.norm, **counts)
 
 
 def in_groups(units: Sequence[UnitKey]) -> list[Sequence[UnitKey]]:
@@ -124,8 +126,8 @@ class Adder:
             packet = opened(room.filled(path), hashed=True)
             said = packet.fields
             _check_key(unit, tuple(said.get(name) for name in ("run", "round", "client", "unit")))
-            counts = {name: said.get(name) for name in ("samples", "version")}
-            term = Term(Taken(client=unit.client, unit=unit.unit, batches=said.get("batches", 1), **counts))
+            counts = {"batches": 1, "norm": 0.0, **{name: said[name] for name in COUNTS if name in said}}
+            term = Term(Taken(client=unit.client, unit=unit.unit, **counts))
         except (InputError, pydantic.ValidationError) as error:
             raise StoreCorrupt(f"'{path}' cannot be read: {error}") from None
         for entry in packet.entries:

@@ -7,7 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InvalidSetting, MicrosflError, OperationError, RunNotFound, Unreachable, did_you_mean
+from ..errors import (
+    InvalidSetting,
+    MicrosflError,
+    OperationError,
+    RunNotFound,
+    Unauthenticated,
+    Unreachable,
+    UnsafeConnection,
+    did_you_mean,
+)
 from ..launch.control import Control, Json
 from .folder import SeenFolder, run_folders
 
@@ -18,10 +27,12 @@ PATIENCE_S = 5.0
 
 @dataclass(frozen=True)
 class Asked:
-    """Where to look. coordinator: None for the usual address, where there may be none."""
+    """Where to look. coordinator: None for the usual address, where there may be none. credential: file of the one to
+    show there; None for the one that is kept for it."""
 
     coordinator: str | None = None
     folder: Path = Path("runs")
+    credential: str | None = None
 
     @property
     def url(self) -> str:
@@ -35,22 +46,25 @@ class Asked:
         """
         if not self.url.startswith(("http://", "https://")):
             raise InvalidSetting(f"'{self.url}' is not a coordinator's URL; write it like http://host:8000.")
-        return Control(self.url, name, 0.0, patience_s)
+        return Control(self.url, name, 0.0, patience_s, self.credential)
 
     def runs(self, patience_s: float = PATIENCE_S) -> list[Json] | None:
-        """The runs of the coordinator; None when none is at the usual address.
+        """The runs of the coordinator; None when none of this user's is at the usual address.
 
         patience_s: how long its answer is waited for.
 
         Raises:
-            Unreachable: when the one that was named does not answer.
+            Unreachable, UnsafeConnection: when the one that was named does not answer, or not safely.
+            Unauthenticated: when it is named, and there is no credential for it that is right.
         """
         try:
             return self.control("", patience_s=patience_s).runs()
-        except OperationError as error:
-            if self.coordinator is None:
+        except (OperationError, Unauthenticated, UnsafeConnection) as error:
+            if self.coordinator is None:  # or it is somebody else's
                 return None
-            raise Unreachable(silent(self.url, error)) from None
+            if isinstance(error, OperationError):
+                raise Unreachable(silent(self.url, error)) from None
+            raise
 
 
 def silent(url: str, error: MicrosflError) -> str:

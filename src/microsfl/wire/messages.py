@@ -25,6 +25,7 @@ BATCHES_LIMIT = 4096
 
 Natural = Annotated[int, Field(ge=0, le=ROUND_LIMIT)]
 Samples = Annotated[int, Field(ge=1, le=ROUND_LIMIT)]
+Norm = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _id(what: str) -> AfterValidator:
@@ -170,14 +171,16 @@ class Predict(Message):
 class Update(Message):
     """Client -> fed server: client-side weights after a round, named front.<…>, tail.<…> and perhaps aux.<…>.
 
-    optimizer, scalars: state of the client's optimizers, named likewise. It is not averaged: it is kept so that a
-    client that comes back without its memory can go on as if nothing had been.
+    norm: of the difference to the weights that the round began with, before it was clipped, as the fed server found it;
+    0: not known. optimizer, scalars: state of the client's optimizers, named likewise. It is not averaged: it is kept
+    so that a client that comes back without its memory can go on as if nothing had been.
     """
 
     run: Annotated[str, _id("run")]
     round: Natural
     client: Annotated[str, _id("client")]
     samples: Samples
+    norm: Norm = 0.0
     scalars: dict[str, float | int | bool | None] = Field(default_factory=dict)
     weights: Tensors
     optimizer: Tensors = Field(default_factory=dict)
@@ -192,11 +195,13 @@ class Stored(Message):
 class Contribution(UnitMessage):
     """The file that a unit leaves: body gradient (sum over its batches) and buffers after the unit's forward.
 
-    samples: in all batches together. version: of the body that computed it.
+    samples: in all batches together. version: of the body that computed it. norm: the L2 norm of the gradient over the
+    number of batches, before it was clipped; 0: not known.
     """
 
     samples: Samples
     version: Natural
+    norm: Norm = 0.0
     gradients: Tensors
     buffers: Tensors = Field(default_factory=dict)
 

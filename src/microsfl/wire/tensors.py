@@ -32,6 +32,7 @@ HEADER_LIMIT_BYTES = 1_000_000
 TENSOR_LIMIT = 4096
 DIMENSION_LIMIT = 8
 NAME_LIMIT = 256
+SIZE_LIMIT = 2**48
 TABLES_KEPT = 32
 
 # In the order in which safetensors lays tensors out: widest first, so that every tensor is aligned.
@@ -139,6 +140,19 @@ def opened(body: Buffer, *, hashed: bool = False) -> Opened:
     return Opened(fields, entries, data)
 
 
+def fields_of(body: Buffer) -> dict[str, Any] | None:
+    """The fields of a packet of which there may be only the beginning; None while its header is not there.
+
+    Raises:
+        MalformedMessage, MessageTooLarge.
+    """
+    view = memoryview(body)
+    size = int.from_bytes(view[:8], "little")
+    if len(view) < 8 or len(view) - 8 < size <= HEADER_LIMIT_BYTES:
+        return None
+    return _read_fields(_read_header(_head(view), hashed=False)[0])
+
+
 def check_finite(name: str, tensor: Tensor) -> None:
     """Raises NotFinite, naming the tensor, when it has a NaN or an infinity."""
     if not tensor.dtype.is_floating_point or math.isfinite(tensor.detach().sum().item()):
@@ -202,6 +216,8 @@ class Entry(NamedTuple):
         if not _naturals(offsets) or len(offsets) != 2:
             raise MalformedMessage(f"Tensor '{name}' has no valid data_offsets.")
         entry = cls(name, DTYPES[code], tuple(shape), *offsets)
+        if math.prod(max(1, size) for size in shape) >= SIZE_LIMIT:  # also of nothing: strides are products, too
+            raise MalformedMessage(f"Tensor '{name}' has a shape beyond all sizes.")
         if math.prod(shape) * entry.dtype.itemsize != entry.end - entry.begin:
             raise MalformedMessage(f"Tensor '{name}' is {code}{shape}, which does not fill its data_offsets.")
         return entry
@@ -271,7 +287,7 @@ def _entries(header: dict[str, Any]) -> tuple[Entry, ...]:
 
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = _STRICT.decode(str(text, "utf-8"))
+        found: dict[str, Any] = _read_json(str(text, "utf-8"))
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"The header is not valid JSON: {error}.") from None
     return found
@@ -289,7 +305,7 @@ def _read_fields(metadata: Any) -> dict[str, Any]:
             f"The message is of format {metadata.get('microsfl')!r:.40}; this side reads '{VERSION}'."
         )
     try:
-        fields = _STRICT.decode(metadata["fields"])
+        fields = _read_json(metadata["fields"])
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"The message's fields are not valid JSON: {error}.") from None
     if not isinstance(fields, dict):
@@ -312,4 +328,19 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_STRICT = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is too large")
+    return number
+
+
+def _read_json(text: str) -> Any:
+    """Raises ValueError, also for what could not be written as JSON again: numbers over all bounds, half characters."""
+    found = _STRICT.decode(text)
+    if "\\u" in text:
+        _PLAIN.encode(found).encode()
+    return found
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +121,35 @@ def activation_bytes(spec: RunSpec) -> int:
             f"model.name = '{spec.model.name}' cannot take a sample of shape {list(input_shape)}: "
             f"{str(error).splitlines()[0]}."
         ) from None
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """What a front makes of one sample: of each tensor the dtype, and the shape without the samples' dimension.
+
+    sample_bytes: of these, of what the body makes of them, and of labels.
+    """
+
+    tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]
+    sample_bytes: int
+
+
+def crossing(spec: RunSpec, parts: Parts) -> Crossing | None:
+    """What crosses the cut of a run; None where the front does not take float32 samples of the run's shape."""
+    input_shape, _ = _shapes(spec)
+    try:
+        with torch.no_grad():
+            activations = _activations(parts.front, input_shape)
+            inputs = [activations[name] for name in in_order(activations)]
+            outputs = name_outputs(copy.deepcopy(parts.body).cpu().eval()(*inputs))
+    except (RuntimeError, TypeError, ValueError, IndexError):  # what modules raise on tensors that do not fit
+        return None
+    if any(tensor.ndim == 0 for tensor in activations.values()):
+        return None
+    tensors = {name: (tensor.dtype, tuple(tensor.shape[1:])) for name, tensor in activations.items()}
+    label_bytes = 8 * max(1, max(one.numel() for one in outputs.values()))  # of each position, where there are several
+    sizes = [sum(tensor.nbytes for tensor in group.values()) for group in (activations, outputs)]
+    return Crossing(tensors, sum(sizes) + label_bytes)
 
 
 def _activations(front: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import { get, now, post, runPath } from "./api.js";
 import { el, meter, setHidden, setMark, setMeter, setText } from "./dom.js";
 import { bytes, count, plural, rate, seconds } from "./format.js";
 import { TONES, roundsDone } from "./runs.js";
+import { operates } from "./session.js";
 
 const VERBS = { start: ["created"], stop: ["created", "waiting", "running"], resume: ["failed", "stopped"] };
 const LABELS = { start: "Start", stop: "Stop", resume: "Resume" };
@@ -32,9 +33,9 @@ export class Head {
         el(
           "div",
           { class: "actions" },
-          Object.values(this.buttons),
+          operates() ? Object.values(this.buttons) : null,
           el("a", { class: "button", href: `${runPath(name)}/results.zip`, download: `${name}.zip` }, "Download results"),
-          this._weights(),
+          operates() ? this._weights() : null,
         ),
       ),
       this.error,
@@ -74,13 +75,28 @@ export class Head {
       if (!details.open) return;
       try {
         const { parts } = await get(`${runPath(this.name)}/weights`);
-        list.replaceChildren(...parts.map((one) => el("li", {}, el("a", { href: one.url, download: `${one.part}.safetensors` }, one.part))));
+        list.replaceChildren(...parts.map((one) => el("li", {}, this._link(one, list))));
         if (parts.length === 0) list.replaceChildren(el("li", { class: "muted" }, "There are none yet."));
       } catch (error) {
         list.replaceChildren(el("li", { class: "error" }, error.message));
       }
     });
     return details;
+  }
+
+  /** An address is right for a minute, so it is asked for when it is wanted. */
+  _link({ part, url }, list) {
+    const fresh = async (event) => {
+      event.preventDefault();
+      try {
+        const { parts } = await get(`${runPath(this.name)}/weights`);
+        const now = parts.find((one) => one.part === part);
+        if (now) location.assign(now.url);
+      } catch (error) {
+        list.append(el("li", { class: "error", role: "alert" }, error.message));
+      }
+    };
+    return el("a", { href: url, download: `${part}.safetensors`, onclick: fresh }, part);
   }
 
   update(history) {

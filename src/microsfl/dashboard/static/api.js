@@ -1,5 +1,6 @@
 // The coordinator's JSON, and its events. Whoever listens hears of a lost connection; it is tried again until it heals.
 
+const SESSION = "/api/session";
 const RETRY_MS = [500, 1000, 2000, 4000];
 const SILENT_MS = 20000; // an event source does not tell of a peer that vanished; after this long it is asked for
 const CHECK_MS = 5000;
@@ -32,6 +33,7 @@ async function ask(method, path, body) {
   heard(answer.headers.get("date"));
   const content = await answer.json().catch(() => null);
   if (answer.ok) return content;
+  if (answer.status === 401 && !(method === "POST" && path === SESSION)) document.dispatchEvent(new CustomEvent("logged-out"));
   const error = content && content.error;
   throw new ApiError(
     answer.status,
@@ -48,6 +50,7 @@ function heard(date) {
 }
 
 export const get = (path) => ask("GET", path);
+export const remove = (path) => ask("DELETE", path);
 export const post = (path, body) => ask("POST", path, body);
 export const runPath = (run) => `/api/runs/${encodeURIComponent(run)}`;
 
@@ -66,11 +69,11 @@ function changed() {
  * Events of a URL until `close`: reopened by itself, and let go while nobody looks at the page, as a browser opens only
  * six connections to a server for all its tabs.
  *
- * url: function to the URL to open now. handlers: event name -> function of its data. about: what is asked after a loss;
- * failed: told when that is refused, as for a run that does not exist.
+ * url: function to the URL to open now. handlers: event name -> function of its data. about: what is asked after a loss,
+ * which tells also of a session that is over; failed: told when that is refused, as for a run that does not exist.
  */
 export class Events {
-  constructor(url, handlers, about = "/api/health", failed = () => {}) {
+  constructor(url, handlers, about = SESSION, failed = () => {}) {
     Object.assign(this, { url, handlers, about, failed, up: true, tries: 0, source: null, timer: null });
     this.heard = Date.now();
     this.onVisible = () => this._look();
@@ -122,7 +125,6 @@ export class Events {
     this._drop();
     this._set(false);
     this._later();
-    if (this.tries > 1) return;
     try {
       // Whether it is the connection or the question that is wrong, an event source does not say.
       await get(this.about);

@@ -7,17 +7,19 @@ import * as form from "./form.js";
 import * as participants from "./participants.js";
 import * as run from "./run.js";
 import * as runs from "./runs.js";
+import * as session from "./session.js";
 
 const main = document.getElementById("main");
 const banner = document.getElementById("banner");
 
 let page = null;
 let place = null;
+let inside = false; // whether somebody is logged in, or nobody needs to be
 
 function route(hash) {
   const [head = "", name = "", section = ""] = hash.replace(/^#\/?/, "").split("/").map(decoded);
   if (head === "") return { key: "runs", page: runs, title: "Runs" };
-  if (head === "new") return { key: "new", page: form, title: "New run" };
+  if (head === "new" && session.operates()) return { key: "new", page: form, title: "New run" };
   if (head === "participants") return { key: "participants", page: participants, title: "Participants" };
   if (head === "runs" && name) return { key: `run/${name}`, page: run, title: name, name, section };
   return null;
@@ -32,6 +34,7 @@ function decoded(part) {
 }
 
 function go() {
+  if (!inside) return;
   const target = route(location.hash);
   if (target !== null && place !== null && place.key === target.key) {
     if (page.section) page.section(target.section, true);
@@ -58,6 +61,29 @@ function go() {
   main.focus({ preventScroll: true }); // whoever reads by ear hears that the page is another one
 }
 
+function leave() {
+  if (page !== null) page.close();
+  page = place = null;
+  inside = false;
+  session.ended();
+}
+
+/** Ask who it is; afterwards the page is there that the address names. */
+function logIn(why) {
+  session.show(main, why, enter);
+}
+
+function enter() {
+  inside = true;
+  go();
+}
+
+async function begin() {
+  const why = await session.find((message) => main.replaceChildren(el("p", { class: "empty", role: "status" }, `${message} Trying again …`)));
+  if (why === null) enter();
+  else logIn(why);
+}
+
 function tellConnection() {
   const up = connected();
   banner.textContent = up ? "" : "Connection lost, trying again. What you see is from before.";
@@ -69,6 +95,25 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   main.focus();
 });
 document.addEventListener("connection", tellConnection);
-addEventListener("hashchange", go);
-go();
+document.addEventListener("logged-out", () => {
+  if (!inside) return;
+  leave();
+  logIn("This session is over: it has ended, or was revoked. Log in again to go on.");
+});
+document.getElementById("log-out").addEventListener("click", async () => {
+  try {
+    await session.logOut();
+  } catch (error) {
+    banner.textContent = error.message;
+    banner.hidden = false;
+    return;
+  }
+  leave();
+  logIn("You are logged out.");
+});
+addEventListener("hashchange", () => {
+  if (location.hash.startsWith("#login=")) location.reload(); // a link that logs in, opened where the page is already
+  else go();
+});
+begin();
 plotly(); // it takes a second to load, and so begins before the first data is there

@@ -3,6 +3,7 @@
 import { Events, now } from "./api.js";
 import { LiveTable, el, meter, setHidden, setMark, setMeter, setText } from "./dom.js";
 import { ago, count, moment, rate, seconds } from "./format.js";
+import { operates } from "./session.js";
 
 export const TONES = {
   created: "idle",
@@ -70,7 +71,7 @@ export function show(main) {
       "div",
       { class: "head" },
       el("div", {}, el("h1", {}, "Runs"), about),
-      el("a", { class: "button primary", href: "#/new" }, "New run"),
+      operates() ? el("a", { class: "button primary", href: "#/new" }, "New run") : null,
     ),
     loading,
     el("div", { class: "card bare" }, table.element),
@@ -105,6 +106,7 @@ export function show(main) {
 }
 
 function howToStart() {
+  if (!operates()) return el("p", { class: "empty" }, "No run yet. An operator can start one.");
   return el(
     "div",
     { class: "card start" },
@@ -115,8 +117,7 @@ function howToStart() {
     el(
       "pre",
       { tabindex: "0" },
-      "microsfl config mnist.toml --json | curl -H 'content-type: application/json' --data @- " +
-        `${location.origin}/api/runs\ncurl -X POST ${location.origin}/api/runs/demo/start`,
+      `microsfl run mnist.toml --coordinator ${location.origin}`,
     ),
   );
 }

@@ -25,6 +25,7 @@ class Sent:
     batches: int = 1
     samples: int = 0
     version: int | None = None
+    norm: float = 0.0
 
 
 class RoundsCheck:
@@ -101,13 +102,13 @@ class RoundsCheck:
         return self.chain.error(entry.key, expected, found, meaning)
 
     def _as_taken(self, entry: Entry, sent: Sent, version: int, one: Taken) -> Iterator[Finding]:
-        said = (one.batches, one.samples, one.version if sent.version is not None else None)
-        if said != (sent.batches, sent.samples, sent.version):
+        said = (one.batches, one.samples, one.version if sent.version is not None else None, one.norm)
+        if said != (sent.batches, sent.samples, sent.version, sent.norm):
             commit = keys.commit(self.stock.run, self.area, version)
             yield self.chain.error(
                 entry.key,
-                f"{one.batches} batches, {one.samples} samples, version {one.version}, as '{commit}' says",
-                f"{sent.batches} batches, {sent.samples} samples, version {sent.version}",
+                f"{_counts(one)}, as '{commit}' says",
+                _counts(sent),
                 f"One of the two files was edited. {RESTORE}",
             )
 
@@ -204,9 +205,13 @@ class RoundsCheck:
 def _read_sent(entry: Entry, content: bytes) -> Sent:
     if entry.kind == "update":
         update = Update.unpack(content, hashed=True)
-        return Sent(UnitKey(update.run, update.round, update.client, 0), samples=update.samples)
+        return Sent(UnitKey(update.run, update.round, update.client, 0), samples=update.samples, norm=update.norm)
     one = Contribution.unpack(content, hashed=True)
-    return Sent(one.key, one.batches, one.samples, one.version)
+    return Sent(one.key, one.batches, one.samples, one.version, one.norm)
+
+
+def _counts(one: Taken | Sent) -> str:
+    return f"{one.batches} batches, {one.samples} samples, version {one.version}, norm {one.norm:g}"
 
 
 def _name(key: UnitKey) -> str:

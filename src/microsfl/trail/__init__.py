@@ -1,0 +1,1 @@
+"""The audit trail from the command line: `microsfl audit`. Imports no torch."""

@@ -1,0 +1,45 @@
+"""Files with secrets in them: made so that only their owner can read them, and refused when others can."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from ..errors import InvalidSetting
+
+OTHERS = 0o077
+
+
+def read_private(path: Path) -> str:
+    """The file's text.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        InvalidSetting: when others than its owner may read or write it, or it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if os.name == "posix" and mode & OTHERS:
+                raise InvalidSetting(f"{path} holds a secret, and others may read it: `chmod 600 {path}`.")
+            return file.read().decode()
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{path} cannot be read: {error}.") from None
+
+
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write it whole or not at all; nobody else can read it at any moment, unless the mode says so. Raises OSError."""
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
