@@ -74,6 +74,8 @@ def test_a_run_over_http_a_kill_and_the_next_one_on_the_folder(tmp_path: Path) -
             server = next(one for one in known if one["role"] == "split-server")
             os.kill(server["pid"], signal.SIGKILL)
             stream.until(finished)
+            if (3, None) not in stream.rows("rounds"):  # what a change brought comes after the run itself
+                stream.until(lambda event, data: event == "rounds" and data["rounds"][-1]["round"] == 3)
             assert len(stream.rows("rounds")) == 4
         until(lambda: "split-server" in {one["role"] for one in processes(folder) if one["restarts"]}, "a restart")
         parcel = zipfile.ZipFile(io.BytesIO(api.pool.request("GET", api.url + "/api/runs/first/results.zip").data))
