@@ -16,7 +16,10 @@ PAGES = {
     str(path.relative_to(ROOT)): path
     for path in sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 }
-SLOW = {"docs/tutorial.md"}
+SLOW = {
+    "docs/tutorial.md", "docs/quickstart.md", "docs/guides/own-data.md", "docs/guides/own-model.md",
+    "docs/guides/terminal.md", "docs/guides/tracking.md",
+}  # fmt: skip
 # How many blocks of a page are not run. One more or one fewer is to be noticed.
 NOT_RUN = {
     "README.md": 5,

@@ -13,6 +13,7 @@ from microsfl.launch.forks import NOBODY_SAW
 from tests.faults.chaos import Outcome, acknowledged, audit, cluster, spec_of
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is none")
 def test_a_run_outlives_its_fork_server(tmp_path: Path, calm: Outcome) -> None:
     names = ("split-server-0", "fed-server", "clients-0")

@@ -14,7 +14,9 @@ from tests.fuzz.api_target import fuzz, wrong_with
 from tests.fuzz.replica_api import FILE, documents
 
 
-@pytest.mark.parametrize("service", ["split", "fed", "coordinator"])
+@pytest.mark.parametrize(
+    "service", ["fed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("split", "coordinator"))]
+)
 def test_a_few_hundred_requests(tmp_path: Path, service: str) -> None:
     with estate(tmp_path) as it:
         found = fuzz(it, service, 20 if service != "coordinator" else 3)

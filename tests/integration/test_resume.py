@@ -78,6 +78,7 @@ def test_law_5_in_its_run_folder(number: signal.Signals, undisturbed: Finished, 
     assert summary["commits"] == 6
 
 
+@pytest.mark.slow
 def test_law_5_from_the_store_alone(undisturbed: Finished, tmp_path: Path) -> None:
     """On another machine: no database, no run folder, only the files of the store."""
     before = interrupted(tmp_path / "run", signal.SIGKILL)

@@ -194,6 +194,7 @@ def test_a_lost_process_is_started_again_and_ctrl_c_ends_them_all(tmp_path: Path
     assert len((folder / "metrics.csv").read_text().splitlines()) > 1
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_takes_every_process_along(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start(folder, *SMALL, *ENDLESS)

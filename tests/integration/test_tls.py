@@ -22,6 +22,8 @@ from tests.integration.launched import DEADLINE_S, Finished, command, run, until
 from tests.integration.test_remote_body import ADAM, trains_as_here
 from tests.service.test_roles import Process, role
 
+pytestmark = pytest.mark.slow  # many processes
+
 ASKED = ("--set", "run.rounds=2", "--set", "data.clients=3", "--json")
 SERVERS = {"split-server": "split-server", "spare": "split-server", "fed-server": "fed-server"}  # name -> role
 

@@ -59,6 +59,7 @@ def create(api: Api, **run: Any) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_a_run_over_http_a_kill_and_the_next_one_on_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with up(folder, "--clients", "2") as (process, api):

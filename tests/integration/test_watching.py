@@ -45,6 +45,7 @@ def coordinator_of(folder: Path) -> str:
     return next(str(one["address"]) for one in processes(folder) if one["role"] == "coordinator")
 
 
+@pytest.mark.slow
 def test_a_run_is_followed_to_its_end_and_seen_at_its_coordinator(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "watched"
     run = start(folder, *SMALL, "--set", "run.rounds=25")
@@ -83,6 +84,7 @@ def test_a_run_is_followed_to_its_end_and_seen_at_its_coordinator(tmp_path: Path
     assert "on the machines where its roles run" in elsewhere.stderr
 
 
+@pytest.mark.slow
 def test_signals_and_a_stopped_run_have_their_exit_codes(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "endless"
     run = start(folder, *SMALL, *ENDLESS)

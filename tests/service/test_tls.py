@@ -279,7 +279,7 @@ def test_a_credential_brings_its_ca_along(
         assert "not trusted here" in says("enrol", *at, credential=mine, exits=2)
         says("enrol", *at, "--tls-ca", pki.ca, credential=mine)
         assert "new secret" in says("rotate", *at, credential=mine)
-        assert json.loads(says("runs", "--json", *at, credential=mine))["runs"] == []
+        assert json.loads(says("runs", "--json", "--folder", str(tmp_path), *at, credential=mine))["runs"] == []
     assert Credential.read(mine).tls_ca == Credential.read(made).tls_ca == Path(pki.ca).read_text()
 
 
