@@ -6,7 +6,8 @@
     python -m benchmarks --list
 
 The figures come as a table on standard output and in benchmarks/latest.json. A target that is missed is told and does
-not change the exit code; a benchmark that fails does, after the others are done.
+not change the exit code; a benchmark that fails does, after the others are done. With --quick, rounds are so short that
+what is done once a round weighs several times as much: its throughput says whether something broke, and no more.
 """
 
 from __future__ import annotations

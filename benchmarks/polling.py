@@ -45,7 +45,7 @@ Json = dict[str, Any]
 
 def measure(quick: bool) -> Iterator[Figure]:
     with new_folder() as folder, do_nothing() as idle, coordinator(folder) as url:
-        yield from polls(url, idle, seconds=5 if quick else 60)
+        yield from polls(url, idle, seconds=3 if quick else 60)
     for clients in (CLIENTS, FEW):
         yield rounds(clients, repetitions=1 if quick else 5)
 
