@@ -11,11 +11,12 @@ from subprocess import PIPE, Popen
 import pytest
 
 import microsfl
-from microsfl.launch.admission import OPERATOR, LocalFederation
+from microsfl.launch.admission import LocalFederation
 from microsfl.launch.control import Control
 from microsfl.spec import RunSpec
 from microsfl.trust.authority import Authority
 from microsfl.trust.credential import Credential
+from microsfl.trust.keys import OPERATOR
 from microsfl.trust.scopes import Role
 from microsfl.zoo.deal import client_ids
 from tests.integration.launched import DEADLINE_S, Finished, command, run, until

@@ -9,11 +9,10 @@ from pathlib import Path
 from ..errors import InvalidSetting, StoreNotWritable
 from ..spec import check_id
 from ..trust.credential import Credential
-from ..trust.keys import FILE, Federation, first
+from ..trust.keys import FILE, OPERATOR, Federation, first
 from ..trust.scopes import Role
 from ..trust.secret import new_secret
 
-OPERATOR = "operator"
 OWNER_ONLY = 0o700
 
 

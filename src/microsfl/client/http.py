@@ -20,6 +20,7 @@ from ..errors import (
     UnsafeConnection,
     from_wire,
 )
+from ..wire.retry_after import retry_after_s
 from .connections import Answer, Connections
 from .tries import Tries
 
@@ -30,7 +31,6 @@ LONGEST_PAUSE_S = 2.0
 AVOID_S = 5.0
 # What a server may ask for at most with `Retry-After`, and by how much of it more is waited, at random.
 LONGEST_RETRY_AFTER_S = 60.0
-RETRY_AFTER_JITTER = 0.25
 BINARY = "application/octet-stream"
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -156,9 +156,8 @@ class Http:
         refusal = from_wire(answer.status, _json(answer.data))
         passes = isinstance(refusal, OperationError) or answer.status >= 500
         if passes and not isinstance(refusal, StoreCorrupt):  # every replica has the same store
-            raise _TryAgain(
-                f"{url}: {refusal}", retry_after_s(answer.headers), is_well=isinstance(refusal, TooManyRequests)
-            )
+            after_s = retry_after_s(answer.headers.get("retry-after", ""), LONGEST_RETRY_AFTER_S)
+            raise _TryAgain(f"{url}: {refusal}", after_s, is_well=isinstance(refusal, TooManyRequests))
         raise refusal
 
 
@@ -168,16 +167,6 @@ class _TryAgain(Exception):
     def __init__(self, problem: str, after_s: float = 0.0, *, is_well: bool = False) -> None:
         super().__init__(problem)
         self.after_s, self.is_well = after_s, is_well
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds until a server wants to be asked again, and at random a little more, so that not all come at once; 0: it
-    says nothing that is understood here. (RFC 9110, section 10.2.3; a date is not.)"""
-    said = headers.get("retry-after", "").strip()
-    if not (said.isascii() and said.isdecimal()):
-        return 0.0
-    longest = LONGEST_RETRY_AFTER_S
-    return min(float(said[:9]), longest) * random.uniform(1.0, 1.0 + RETRY_AFTER_JITTER)
 
 
 def json_object(answer: Reply) -> Json:

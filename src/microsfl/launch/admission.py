@@ -13,12 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..trust.credential import Credential, kept_for
-from ..trust.keys import Federation, first
+from ..trust.keys import OPERATOR, Federation, first
 from ..trust.scopes import Role
 from ..trust.secret import new_secret
 from ..trust.tickets import forget, remember
-
-OPERATOR = "operator"
 
 
 class LocalFederation:

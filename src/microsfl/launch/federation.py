@@ -15,13 +15,13 @@ from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, Spl
 from ..errors import InputError, OperationError, RunExists, RunFailed
 from ..spec import RunSpec
 from ..store.s3 import area_environment
-from ..trust.scopes import Role
+from ..trust.keys import OPERATOR
 from ..zoo.deal import client_ids
-from .admission import OPERATOR, LocalFederation
+from .admission import LocalFederation
 from .aside import aside
-from .child import Child
 from .control import Control
 from .forks import Forks
+from .members import FED_SERVER, Members
 from .preflight import check_store, resolve
 from .processes import Processes
 from .run_folder import RunFolder, default_path
@@ -149,12 +149,19 @@ class Federation:
                 if not self.resumes:
                     raise
         self.processes.begin(self.folder)
-        local = self._local = self._members()
+        local = self._local = LocalFederation(self.spec.run.name)
+        traits, managed = self.spec.strategy.traits, self.spec.run.managed
+        groups = client_groups(self.spec) if managed else []
+        members = Members.of(self.spec.servers.split * traits.split, groups, federated=traits.federated)
+        members.join(local)
         # It starts while the fork server imports torch; the others are not started for a wrong specification.
         coordinator = self.processes.spawn("coordinator", "coordinator", self._coordinator(local.write()))
         self.class_counts = self.aside("microsfl.launch.rehearsal:rehearsed")["class_counts"]
         self.folder.write_spec(self.spec)
-        self._start_processes(coordinator, local)
+        coordinator.wait_ready()
+        self.coordinator = str(coordinator.address)
+        local.begin(self.coordinator)
+        members.start(self.processes, local, self._split_server, self._fed_server, self._client)
         self.control = Control(self.coordinator, self.spec.run.name)
         self._begin()
 
@@ -162,38 +169,6 @@ class Federation:
         """See `aside`; the question has the run's specification and what else is given."""
         assert self.processes.forks is not None
         return aside(self.processes.forks, function, {"spec": self.spec.model_dump(mode="json"), **more})
-
-    def _members(self) -> LocalFederation:
-        """All that will be processes, each with a credential of its own."""
-        local = LocalFederation(self.spec.run.name)
-        for name in self._replicas():
-            local.add(name, Role.SPLIT_SERVER)
-        if self.spec.strategy.traits.federated:
-            local.add("fed-server", Role.FED_SERVER)
-        for name, ids in self._groups().items():
-            local.add(name, Role.CLIENT, ids)
-        return local
-
-    def _replicas(self) -> list[str]:
-        return [f"split-server-{number}" for number in range(self.spec.servers.split * self.spec.strategy.traits.split)]
-
-    def _groups(self) -> dict[str, tuple[str, ...]]:
-        """The client processes by name, and the clients that each hosts."""
-        groups = client_groups(self.spec) if self.spec.run.managed else []
-        return {f"clients-{number}": ids for number, ids in enumerate(groups)}
-
-    def _start_processes(self, coordinator: Child, local: LocalFederation) -> None:
-        coordinator.wait_ready()
-        self.coordinator = str(coordinator.address)
-        local.begin(self.coordinator)
-        spawn = self.processes.spawn
-        for name in self._replicas():
-            spawn("split-server", name, self._split_server(name, local), "body")
-        if self.spec.strategy.traits.federated:
-            spawn("fed-server", "fed-server", self._fed_server(local), "client")
-        for name, ids in self._groups().items():
-            spawn("client", name, self._client(ids, local.credential(name)))
-        self.processes.supervise()
 
     def _begin(self) -> None:
         self.control.create(self.spec, resume=self.resumes)
@@ -242,9 +217,9 @@ class Federation:
     def _fed_server(self, local: LocalFederation) -> FedServerSettings:
         return FedServerSettings(
             port=0,
-            id="fed-server",
+            id=FED_SERVER,
             coordinator=self.coordinator,
-            credential=str(local.credential("fed-server")),
+            credential=str(local.credential(FED_SERVER)),
             store_url=self.store_url("client"),
             front_weights=self.spec.model.front_weights,
             allow_models=_own_function(self.spec.model.name),

@@ -17,13 +17,13 @@ from ..config import ClientSettings, CoordinatorSettings, FedServerSettings, Spl
 from ..errors import InvalidSetting, StoreNotWritable
 from ..process import announce
 from ..sync import keys
-from ..trust.scopes import Role
 from ..zoo.deal import client_ids
 from .admission import LocalFederation
 from .control import Control
 from .federation import cores, spread
 from .forks import Forks
 from .login_link import LoginLink
+from .members import FED_SERVER, Members
 from .process_folder import ProcessFolder
 from .processes import Processes
 from .readable import counted
@@ -116,27 +116,15 @@ class Standing:
 
     def _start(self) -> None:
         self.processes.begin(self.folder)
-        spawn, local = self.processes.spawn, LocalFederation("this-machine")
-        self._local = local
-        replicas = [f"split-server-{number}" for number in range(self.options.split)]
-        groups = {
-            f"clients-{number}": ids for number, ids in enumerate(spread(client_ids(self.options.clients), cores()))
-        }
-        for name in replicas:
-            local.add(name, Role.SPLIT_SERVER)
-        local.add("fed-server", Role.FED_SERVER)
-        for name, ids in groups.items():
-            local.add(name, Role.CLIENT, ids)
-        coordinator = spawn("coordinator", "coordinator", self._coordinator(local.write()))
+        local = self._local = LocalFederation("this-machine")
+        groups = spread(client_ids(self.options.clients), cores())
+        members = Members.of(self.options.split, groups, federated=True)
+        members.join(local)
+        coordinator = self.processes.spawn("coordinator", "coordinator", self._coordinator(local.write()))
         coordinator.wait_ready()
         self.coordinator = str(coordinator.address)
         local.begin(self.coordinator)
-        for name in replicas:
-            spawn("split-server", name, self._split_server(name, local), keys.BODY)
-        spawn("fed-server", "fed-server", self._fed_server(local), keys.CLIENT)
-        for name, ids in groups.items():
-            spawn("client", name, self._client(ids, local.credential(name)))
-        self.processes.supervise()
+        members.start(self.processes, local, self._split_server, self._fed_server, self._client)
 
     def _coordinator(self, federation: Path) -> CoordinatorSettings:
         return CoordinatorSettings(
@@ -160,9 +148,9 @@ class Standing:
     def _fed_server(self, local: LocalFederation) -> FedServerSettings:
         return FedServerSettings(
             port=0,
-            id="fed-server",
+            id=FED_SERVER,
             coordinator=self.coordinator,
-            credential=str(local.credential("fed-server")),
+            credential=str(local.credential(FED_SERVER)),
             store_url=self.folder.store_url(keys.CLIENT),
             allow_models=self.options.allow_models,
         )

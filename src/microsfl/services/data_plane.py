@@ -32,6 +32,7 @@ from ..spec import RunSpec
 from ..telemetry.histogram import REDUCE_BOUNDS, Histogram
 from ..trust.tls import Outbound
 from ..trust.tokens import Audience
+from ..wire.retry_after import retry_after_s
 from ..wire.timing import HEADER, Timing, read_timing
 from .api import OutlierJson
 from .pool import Pool
@@ -239,7 +240,8 @@ class DataPlane:
             if isinstance(error, StoreCorrupt) or (refused and not isinstance(error, Unauthenticated)):
                 raise error  # no other replica would say anything else
             raise _TryAgain(
-                f"{url}: {response.status} {error}", _retry_after_s(response.headers.get("retry-after", ""))
+                f"{url}: {response.status} {error}",
+                retry_after_s(response.headers.get("retry-after", ""), LONGEST_PAUSE_S),
             )
         try:
             found = answer.model_validate(payload)
@@ -260,12 +262,6 @@ class _TryAgain(Exception):
     def __init__(self, problem: str, after_s: float = 0.0) -> None:
         super().__init__(problem)
         self.after_s = after_s
-
-
-def _retry_after_s(said: str) -> float:
-    """What a server asks for with `Retry-After`, and at random a little more; no longer than between other attempts."""
-    known = float(said[:9]) if said.isascii() and said.isdecimal() else 0.0
-    return min(known, LONGEST_PAUSE_S) * random.uniform(1.0, 1.25)
 
 
 def _pause_s(attempt: int, replicas: int) -> float:

@@ -15,7 +15,7 @@ from ..config import CoordinatorSettings, is_loopback, url_of
 from ..errors import ClientNotFound, Forbidden, InvalidSetting, Unauthenticated
 from ..records import Entry, Identity, Invitation, Records
 from ..trust.credential import Credential, home, kept_for
-from ..trust.keys import FILE, SESSION_S, TAKEN_OVER_S, Federation, LivingFederation, first, jwks
+from ..trust.keys import FILE, OPERATOR, SESSION_S, TAKEN_OVER_S, Federation, LivingFederation, first, jwks
 from ..trust.scopes import Role
 from ..trust.secret import digest, new_secret
 from ..trust.tls import Outbound
@@ -54,12 +54,12 @@ class Identities:
         self.note: Callable[[Entry], None] = lambda _: None  # what the audit trail is to say of the keys
         federation = living.now()
         self._known = {one.id: one for one in self._records.all()}
-        first = [
+        named = [
             Identity(name, one["role"], tuple(one["acts_as"]), tuple(one["runs"]), one["created_at"], one["hash"])
             for name, one in federation.first.items()
         ]
         known = self._known
-        new = [one for one in first if one.id not in known or known[one.id].created_at < one.created_at]
+        new = [one for one in named if one.id not in known or known[one.id].created_at < one.created_at]
         self._records.save(new, *(self._entry("identity taken over", "federation", one) for one in new))
         self._known |= {one.id: one for one in new}
         self.verifier = Verifier(Audience.COORDINATOR, clock)
@@ -232,7 +232,7 @@ class Identities:
 
     def own_token(self, audience: Audience) -> str:
         """The coordinator's own, for the data plane."""
-        caller = Caller("coordinator", Role.COORDINATOR, frozenset(), frozenset({"*"}))
+        caller = Caller("coordinator", Role.COORDINATOR, frozenset(), frozenset({ANY}))
         return self._signer().token(caller, audience, LIFE_S, self._clock())
 
     def _signer(self) -> Signer:
@@ -298,7 +298,7 @@ def federation_of(settings: CoordinatorSettings, port: int) -> LivingFederation 
     folder = home() / "federations" / kept_for(url).stem
     secret = new_secret()
     federation = Federation.read(folder) if (folder / FILE).exists() else Federation.new(folder.name)
-    federation.with_first({"operator": first(Role.OPERATOR, secret, time.time())}).write(folder)
+    federation.with_first({OPERATOR: first(Role.OPERATOR, secret, time.time())}).write(folder)
     authorities = Outbound.of(settings).authorities()
-    Credential(url, "operator", secret, authorities).write(kept_for(url))
+    Credential(url, OPERATOR, secret, authorities).write(kept_for(url))
     return LivingFederation(folder)

@@ -25,6 +25,7 @@ from .secret import digest
 from .tokens import ANY, Signer
 
 FILE = "federation.json"
+OPERATOR = "operator"  # the identity that a federation begins with
 TAKEN_OVER_S = 10.0  # within which every service that runs has heard of a new key: some heartbeats
 SESSION_S = 12 * 3600.0  # the longest life of a token, that of a browser's session
 
