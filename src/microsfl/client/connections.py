@@ -24,6 +24,7 @@ from ..trust.diagnosis import unsafe
 from ..trust.tls import Outbound, here
 
 IDLE_LIMIT = 16  # connections kept open to one server
+SENT_WHOLE_BYTES = 65_536  # a request of up to this size is copied into one piece
 
 
 # Scheme, host and port, and the IP address of the host to connect to, or "".
@@ -106,10 +107,10 @@ class Connections:
         if scheme not in ("http", "https") or not netloc:
             raise InvalidSetting(f"'{scheme}://{netloc}' is not a URL of a server; write it like http://host:8000.")
         try:
-            connection = http.client.HTTPConnection(netloc, timeout=connect_s)
+            connection: http.client.HTTPConnection = _Plain(netloc, timeout=connect_s)
             context = self.outbound.context_for(f"{scheme}://{netloc}")
             if context is not None:
-                connection = http.client.HTTPSConnection(netloc, timeout=connect_s, context=context)
+                connection = _Secure(netloc, timeout=connect_s, context=context)
             if address:
                 connection._create_connection = partial(_connected, address)  # type: ignore[attr-defined]
             return connection
@@ -123,6 +124,32 @@ class Connections:
             spare = idle.popleft() if len(idle) > IDLE_LIMIT else None
         if spare is not None:
             spare.close()
+
+
+class _Plain(http.client.HTTPConnection):
+    """Sends a small request's head and body at once: with TLS, two pieces are two records and wake the server twice."""
+
+    _held: list[bytes] | None = None
+
+    def request(self, *args: Any, **options: Any) -> None:
+        self._held = []
+        try:
+            super().request(*args, **options)
+            parts = self._held
+        finally:
+            self._held = None
+        for part in [b"".join(parts)] if sum(map(len, parts)) <= SENT_WHOLE_BYTES else parts:
+            super().send(part)
+
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)
+        else:
+            self._held.append(data)
+
+
+class _Secure(_Plain, http.client.HTTPSConnection):
+    """The same over TLS."""
 
 
 def _connected(address: str, named: tuple[str, int], *how: Any) -> socket.socket:
