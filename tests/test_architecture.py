@@ -82,7 +82,7 @@ PROCESSES: dict[str, set[str]] = {
         "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
         "at_hand", "overview", "streams", "for_people", "shown", "resolver", "errand", "origin",
         "admission", "identities", "coordinator_endpoints", "login_codes", "trail", "refusals", "trail_route",
-        "scale", "scale_routes", "need", "readiness",
+        "scale", "scale_routes", "need", "readiness", "hedge",
     },
     "split-server": {"split_server", "split_caches", "split_points", "plausible", "split_rule"},
     "fed-server": {"fed_server"},

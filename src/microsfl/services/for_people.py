@@ -26,6 +26,7 @@ from .errand import errand
 from .gate import caller_of, still_admits
 from .json_body import JsonRoute
 from .overview import participants_of
+from .roster import SPLIT_SERVER
 from .shown import (
     ClassCounts,
     Commits,
