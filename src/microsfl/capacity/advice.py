@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .calibration import Calibration
-from .demands import coordinator_free
+from .demands import beats_busy
 from .prediction import CLIENTS, COMMITS, COORDINATOR, CORES, FED, LINKS, SPLIT, STORE, Prediction, busiest, predict
 from .quantities import shown_seconds
 from .site import Site
@@ -29,8 +29,8 @@ def bottleneck(found: Prediction, workload: Workload, calibration: Calibration, 
     """(what the bottleneck is, what removes it)."""
     if workload.spec.strategy.traits.turns:
         return "that one client trains at a time", "a strategy in which clients train in parallel (strategy.name)"
-    if coordinator_free(workload, calibration, site) <= 0:
-        return f"the {COORDINATOR}: signs of life alone keep it busy", REMOVES[COORDINATOR]
+    if beats_busy(workload, calibration, site) >= 1:
+        return f"the {COORDINATOR}: clients' signs of life alone would keep it busy", REMOVES[COORDINATOR]
     parts = {
         "training": found.training, "exchange": found.exchange, "sync": found.sync, "evaluation": found.evaluation,
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil, sqrt
 
 from .calibration import Calibration
 from .site import Site
@@ -121,13 +121,19 @@ def beats_per_s(workload: Workload, site: Site) -> float:
     return clients + (site.replicas * workload.spec.strategy.traits.split + 1) / 2.0
 
 
-def coordinator_free(workload: Workload, calibration: Calibration, site: Site) -> float:
-    """Share of the coordinator's time that signs of life leave; 0 when they take all of it."""
-    return max(0.0, 1 - beats_per_s(workload, site) * calibration.heartbeat)
-
-
 def coordinator_s(workload: Workload, calibration: Calibration, site: Site, clients: int) -> float:
-    """Its work for a task of each of so many clients, half of what a client's round asks of it."""
-    free = coordinator_free(workload, calibration, site)
+    """Seconds in which the coordinator does its part of a task of each of so many clients: half of what a client's round
+    asks of it, and the signs of life that come meanwhile.
+
+    A client waits for the answer to one before it counts the seconds to the next. So they are T / (T + 3 s) of all
+    clients' in a time T, which is T = W + B T / (T + 3 s): with work W and B for one sign of life of everybody.
+    """
     work = calibration.round.coordinator_fixed / 2 + clients * calibration.round.coordinator / 2
-    return work / free if free > 0 else inf
+    every = beats_per_s(workload, site) * CLIENT_HEARTBEAT_S * calibration.heartbeat
+    more = work + every - CLIENT_HEARTBEAT_S
+    return (more + sqrt(more * more + 4 * work * CLIENT_HEARTBEAT_S)) / 2
+
+
+def beats_busy(workload: Workload, calibration: Calibration, site: Site) -> float:
+    """Share of the coordinator's time that signs of life take."""
+    return min(1.0, beats_per_s(workload, site) * calibration.heartbeat)

@@ -10,7 +10,6 @@ from typing import Any
 from ..errors import InvalidSetting
 from .advice import bottleneck
 from .calibration import Calibration
-from .demands import coordinator_free
 from .prediction import COORDINATOR, FED, Prediction, predict, replicas_for
 from .quantities import shown_seconds
 from .site import Site
@@ -138,11 +137,6 @@ def _memory(workload: Workload, calibration: Calibration, site: Site) -> Memory:
 
 
 def _never(workload: Workload, calibration: Calibration, site: Site, within_s: float | None) -> str:
-    if coordinator_free(workload, calibration, site) <= 0:
-        return (
-            f"No number of split servers is enough: {len(workload.train)} clients' signs of life alone keep the "
-            "coordinator busy. Plan with fewer --clients."
-        )
     least = predict(workload, calibration, replace(site, replicas=1 << 14))
     what = least.utilisation
     busy = max((COORDINATOR, FED), key=lambda name: what.get(name, 0.0))

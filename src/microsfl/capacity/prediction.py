@@ -11,8 +11,8 @@ from .demands import (
     WORKERS,
     Demands,
     aggregate_s,
+    beats_busy,
     beats_per_s,
-    coordinator_free,
     coordinator_s,
     demands,
     reduce_s,
@@ -60,7 +60,7 @@ def predict(workload: Workload, calibration: Calibration, site: Site) -> Predict
     cycles = Cycles(lambda count: _flow(count, asked, workload, site))
     training, busy = round_seconds([workload.units(one) for one in workload.train], slots, cycles)
     flow = cycles.flow(max(1, round(busy)))
-    exchange = _exchange(workload, calibration, site)
+    exchange = _working(workload, calibration, site, training, asked) - training
     sync = calibration.round.sync + max(reduce_s(workload, calibration, site), aggregate_s(workload, calibration, site))
     evaluation = _evaluation(workload, calibration, site, asked)
     total = training + exchange + sync + evaluation
@@ -130,8 +130,14 @@ def _with_cores(flow: Flow, cpu: float, cores: int) -> Flow:
     return replace(flow, utilisation={**flow.utilisation, CORES: flow.throughput * cpu / cores})
 
 
-def _exchange(workload: Workload, calibration: Calibration, site: Site) -> float:
-    """From the round's begin to the first unit, and from the last one to the last report."""
+def _working(
+    workload: Workload, calibration: Calibration, site: Site, training: float, asked: Demands
+) -> float:
+    """Seconds from the round's begin to the last report, with the weights that go out and in.
+
+    Clients that have to wait for the coordinator or the fed server begin one after the other, and so report one after
+    the other: half of that wait is before their units, and the other half is over by the time that the last is through.
+    """
     clients, took = len(workload.train), calibration.round
     up, down, requests = workload.handed()
     single = took.turnaround + (requests + 4) * site.rtt + up / site.up + down / site.down
@@ -140,10 +146,12 @@ def _exchange(workload: Workload, calibration: Calibration, site: Site) -> float
     coordinator = coordinator_s(workload, calibration, site, clients)
     if site.shared:
         work = clients * (took.client + took.fed_server) + coordinator
-        return max(single, fed, work / (site.cores or 1))
+        return training + max(single, fed, work / (site.cores or 1))
     if workload.spec.strategy.traits.turns:  # one client's after the other
-        return max(clients * single, fed, coordinator)
-    return max(single, fed, link, coordinator)
+        return training + max(clients * single, fed, coordinator)
+    later = max(fed, link, coordinator)
+    longest = max(map(workload.units, workload.train)) * asked.alone
+    return max(training, longest + later / 2, later) + single
 
 
 def _evaluation(workload: Workload, calibration: Calibration, site: Site, asked: Demands) -> float:
@@ -170,7 +178,7 @@ def _utilisation(
 ) -> dict[str, float]:
     clients, took = len(workload.train), calibration.round
     work = took.coordinator_fixed + clients * took.coordinator
-    beats = 1 - coordinator_free(workload, calibration, site)
+    beats = beats_busy(workload, calibration, site)
     fed = clients * took.fed_server + aggregate_s(workload, calibration, site)
     found = dict(flow.utilisation)
     found[COORDINATOR] = min(1.0, beats + (work / total if total > 0 else 0.0))
