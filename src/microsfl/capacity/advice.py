@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .calibration import Calibration
 from .demands import beats_busy
-from .prediction import CLIENTS, COMMITS, COORDINATOR, CORES, FED, LINKS, SPLIT, STORE, Prediction, busiest, predict
+from .prediction import CLIENTS, COMMITS, COORDINATOR, CORES, FED, LINKS, SPLIT, STORE, Prediction, busiest
 from .quantities import shown_seconds
 from .site import Site
 from .workload import Workload
@@ -20,7 +18,7 @@ REMOVES = {
     LINKS: "more split servers, a faster link of theirs, or smaller tensors (wire.activations, wire.gradients)",
     STORE: "a store that takes more requests or bytes, or larger units (strategy.unit)",
     COMMITS: "fewer commits in a round (strategy.sync)",
-    COORDINATOR: "a faster core for the coordinator: it is one process. A client's every round and sign of life asks it",
+    COORDINATOR: "a faster core for the coordinator: it is one process, asked in every round and sign of life of a client",
     FED: "a faster fed server or link: it is one process. Fewer participants in a round (run.participants) ask less",
 }
 
@@ -52,7 +50,11 @@ def _of_training(found: Prediction) -> tuple[str, str]:
     if share >= FULL:
         return f"the {name}, busy for {share:.0%} of the training", REMOVES[name]
     asked = found.demands
-    own = {"the clients' computing": asked.client, "the clients' link": asked.link, "the split servers' computing": asked.server}
+    own = {
+        "the clients' computing": asked.client,
+        "the clients' link": asked.link,
+        "the split servers' computing": asked.server,
+    }
     name = max(own, key=lambda one: own[one])
     removes = {
         "the clients' computing": "faster clients, or an earlier cut (model.cut)",
@@ -62,8 +64,3 @@ def _of_training(found: Prediction) -> tuple[str, str]:
         "of them change little",
     }
     return f"{name}: {shown_seconds(own[name])} of the {shown_seconds(found.unit)} of a unit", removes[name]
-
-
-def with_twice(workload: Workload, calibration: Calibration, site: Site) -> float:
-    """Seconds of a round with twice as many split servers."""
-    return predict(workload, calibration, replace(site, replicas=2 * site.replicas)).round

@@ -38,12 +38,12 @@ class Unit:
 class Round:
     """Seconds that come once a round.
 
-    client: a client's process for each of its clients: its task, the weights it fetches and hands in, its evaluation
-    of `evaluated` samples. evaluation: of that, computing on the evaluated samples, the split server's part included.
-    coordinator: the coordinator for each client. fed_server: the fed server for each client. turnaround: from the round's
-    begin to the first unit and from the last to the report, of one client alone, in which others could work.
-    reduce, reduce_each: closing a round of the body, and for each contribution in it. aggregate, aggregate_each: the
-    same of client-side weights. sync: what a sync takes besides, of nobody's computing. coordinator_fixed: the coordinator, whatever the number of clients.
+    client: a client's process for each of its clients: its task, the weights it fetches and hands in. evaluation:
+    computing on `evaluated` samples, the split server's part included. coordinator: the coordinator for each client;
+    coordinator_fixed: whatever their number. fed_server: the fed server for each client. turnaround: from the round's
+    begin to the first unit and from the last to the report, of one client alone. sync: of a sync, what is none of the
+    following. reduce, reduce_each: closing a round of the body, and for each contribution in it. aggregate,
+    aggregate_each: the same of client-side weights.
     """
 
     client: float
@@ -102,7 +102,9 @@ class Calibration:
         except OSError as error:
             raise InvalidSetting(f"{path} cannot be read: {error.strerror}.") from None
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise InvalidSetting(f"{path} is no calibration: {error}. `microsfl plan --calibrate` writes one.") from None
+            raise InvalidSetting(
+                f"{path} is no calibration: {error}. `microsfl plan --calibrate` writes one."
+            ) from None
 
 
 def _numbers(kind: type[Any], values: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The cost model of docs/concepts/performance.md: what a round costs one client, in bytes of tensors, requests and files.
+"""The cost model of docs/concepts/performance.md: what a round costs one client, in bytes, requests and files.
 
 The page shows what follows the imports as it stands here.
 """
@@ -31,13 +31,12 @@ def crossing(
     u_shaped: bool,
     front_trained: bool,
     epochs: int = 1,
-    gradient: float = 1.0,
 ) -> tuple[float, float, int]:
-    """(bytes up, bytes down, requests) of a round's units. gradient: its bytes ÷ those of what it is the gradient of."""
+    """(bytes up, bytes down, requests) of a round's units."""
     sent, seen = units(samples, batch, unit, epochs), epochs * samples
-    back = seen * activations * gradient * front_trained  # the cut-layer gradient
+    back = seen * activations * front_trained  # the cut-layer gradient
     if u_shaped:
-        return seen * (activations + outputs * gradient), seen * outputs + back, 2 * sent
+        return seen * (activations + outputs), seen * outputs + back, 2 * sent
     return seen * (activations + 8), back + 4 * epochs * sum(batches(samples, batch)), sent  # labels; losses
 
 

@@ -122,8 +122,9 @@ def beats_per_s(workload: Workload, site: Site) -> float:
 
 
 def coordinator_s(workload: Workload, calibration: Calibration, site: Site, clients: int) -> float:
-    """Seconds in which the coordinator does its part of a task of each of so many clients: half of what a client's round
-    asks of it, and the signs of life that come meanwhile.
+    """Seconds in which the coordinator does its part of a task of each of so many clients.
+
+    That is half of what a client's round asks of it, and the signs of life that come meanwhile.
 
     A client waits for the answer to one before it counts the seconds to the next. So they are T / (T + 3 s) of all
     clients' in a time T, which is T = W + B T / (T + 3 s): with work W and B for one sign of life of everybody.

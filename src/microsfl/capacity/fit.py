@@ -10,6 +10,8 @@ from ..profile.summary import SERVER_PHASES
 from .calibration import Round, Unit
 from .probe import Seen
 
+Kind = tuple[str, str, str]  # task, role, phase
+
 COMPUTE = ("data", "front", "aux", "tail", "other")
 OUTSIDE = ("hand-out", "upload")
 
@@ -19,7 +21,9 @@ class Sums:
     machine busy."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        self._found: defaultdict[tuple[str, str, str], defaultdict[int, float]] = defaultdict(lambda: defaultdict(float))
+        self._found: defaultdict[tuple[str, str, str], defaultdict[int, float]] = defaultdict(
+            lambda: defaultdict(float)
+        )
         for row in rows:
             self._found[row.task, row.role, row.phase][row.round] += row.seconds or row.count or 0.0
 
@@ -81,6 +85,7 @@ def _unit(one: Seen, seconds: Sums, many: Seen) -> Unit:
 
 
 def _round(one: Seen, seconds: Sums, many: Seen, others: Sums, unit: Unit) -> Round:
+    synced = seconds.of("round", "coordinator", ["sync"])
     turnaround = seconds.of("round", "coordinator", ["training"]) - one.units * (unit.client + unit.server + unit.wait)
     reduces = _line(one.units, _sync(seconds, "split"), many.units, _sync(others, "split"))
     aggregates = _line(one.clients, _sync(seconds, "fed"), many.clients, _sync(others, "fed"))
@@ -96,7 +101,7 @@ def _round(one: Seen, seconds: Sums, many: Seen, others: Sums, unit: Unit) -> Ro
         coordinator_fixed=coordinator[0],
         fed_server=max(0.0, fed[1] - aggregates[1]),
         turnaround=max(0.0, turnaround),
-        sync=max(0.0, seconds.of("round", "coordinator", ["sync"]) - max(_sync(seconds, "split"), _sync(seconds, "fed"))),
+        sync=max(0.0, synced - max(_sync(seconds, "split"), _sync(seconds, "fed"))),
         reduce=reduces[0],
         reduce_each=reduces[1],
         aggregate=aggregates[0],

@@ -46,7 +46,7 @@ def here(spec: RunSpec) -> Site:
     )
 
 
-def from_run(folder: Path, base: Calibration | None = None) -> Calibration:
+def from_run(folder: Path) -> Calibration:
     """What a finished run took, by its profile: `run.toml`, `metrics.csv` and `profile.csv` of its folder.
 
     Its seconds have in them that its processes waited for each other's cores. So they are made smaller, all by the same
@@ -61,7 +61,9 @@ def from_run(folder: Path, base: Calibration | None = None) -> Calibration:
     units = sum(map(planned.units, planned.train))
     trained = _batches(folder)
     if not rows or not trained:
-        raise InvalidSetting(f"The run in {folder} has no second round: its first one, which warms up, says too little.")
+        raise InvalidSetting(
+            f"The run in {folder} has no second round: its first one, which warms up, says too little."
+        )
     seconds = Sums(rows)
     measured = seconds.of("round", "coordinator", ["training"])
     site = here(spec)

@@ -90,7 +90,7 @@ OPTIONS = (
     click.option(
         "--prices",
         type=click.Choice(["folder", "s3"]),
-        help="Of the store: a folder's, which are 0, or those of Amazon S3 Standard, us-east-1. Default: by store.body.",
+        help="Of the store: a folder's, which are 0, or those of Amazon S3 Standard. Default: by store.body.",
     ),
     click.option("--price-put", type=PRICE, help="Dollars for 1,000 requests that write or list."),
     click.option("--price-get", type=PRICE, help="Dollars for 1,000 requests that read."),

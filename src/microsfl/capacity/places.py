@@ -34,7 +34,7 @@ class Place:
         self._ends: deque[float] = deque()
 
     def enter(self, now: float, core_s: float, other_s: float) -> float:
-        """When work that comes now is done: `core_s` seconds on a core, then `other_s` of a device, a link or a store."""
+        """When work that comes now is done: seconds on a core, and then of a device, a link or a store."""
         begin = max(now, self.free_at)
         done = self.cores.enter(begin, core_s) if self.cores is not None and core_s else begin + core_s
         self.free_at = done + other_s

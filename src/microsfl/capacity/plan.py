@@ -24,7 +24,7 @@ class Memory:
     """Bytes of a split server: the process, versions of the body, and graphs of clients that are at work, if all were
     kept; bound: what the cache keeps of them (servers.graph_cache_mb)."""
 
-    process: int
+    process: float
     weights: float
     graphs: float
     bound: float
@@ -58,7 +58,7 @@ class Plan:
         """Of the run's rounds, without what comes before and after them."""
         return self.rounds * self.prediction.round
 
-    def to_json(self, simulated: Mapping[str, float] | None = None) -> dict[str, Any]:
+    def to_json(self, simulated: Mapping[str, float] | None = None) -> Any:
         """Every number, in seconds, bytes and dollars; null for what has no end."""
         found = self.prediction
         values = {

@@ -73,7 +73,7 @@ def predict(workload: Workload, calibration: Calibration, site: Site) -> Predict
         unit=flow.cycle,
         alone=asked.alone,
         demands=asked,
-        utilisation=_utilisation(flow, asked, workload, calibration, site, total),
+        utilisation=_utilisation(flow, workload, calibration, site, total),
         waits=flow.residence,
         polls=events + beats_per_s(workload, site),
     )
@@ -95,7 +95,9 @@ def _flow(count: int, asked: Demands, workload: Workload, site: Site) -> Flow:
     if not site.shared:
         return solve(count, asked.client + asked.wait + asked.link, _stations(asked, site, workload, 0.0))
     cpu = asked.client_cpu + asked.server_cpu
-    return _within(site.cores or 1, cpu, lambda slower: solve(count, asked.wait, _stations(asked, site, workload, slower)))
+    return _within(
+        site.cores or 1, cpu, lambda slower: solve(count, asked.wait, _stations(asked, site, workload, slower))
+    )
 
 
 def _stations(asked: Demands, site: Site, workload: Workload, slower: float) -> list[Station]:
@@ -130,9 +132,7 @@ def _with_cores(flow: Flow, cpu: float, cores: int) -> Flow:
     return replace(flow, utilisation={**flow.utilisation, CORES: flow.throughput * cpu / cores})
 
 
-def _working(
-    workload: Workload, calibration: Calibration, site: Site, training: float, asked: Demands
-) -> float:
+def _working(workload: Workload, calibration: Calibration, site: Site, training: float, asked: Demands) -> float:
     """Seconds from the round's begin to the last report, with the weights that go out and in.
 
     Clients that have to wait for the coordinator or the fed server begin one after the other, and so report one after
@@ -174,7 +174,7 @@ def _evaluation(workload: Workload, calibration: Calibration, site: Site, asked:
 
 
 def _utilisation(
-    flow: Flow, asked: Demands, workload: Workload, calibration: Calibration, site: Site, total: float
+    flow: Flow, workload: Workload, calibration: Calibration, site: Site, total: float
 ) -> dict[str, float]:
     clients, took = len(workload.train), calibration.round
     work = took.coordinator_fixed + clients * took.coordinator
@@ -196,8 +196,8 @@ def replicas_for(
     utilisation: float | None = None,
     most: int = 1 << 14,
 ) -> int | None:
-    """The fewest split servers with which a round takes at most `within_s`, or each is busy for at most `utilisation` of
-    the training; None when no number does."""
+    """The fewest split servers with which a round takes at most `within_s` and each is busy for at most `utilisation`
+    of the training; None when no number does."""
 
     def fits(replicas: int) -> bool:
         found = predict(workload, calibration, replace(site, replicas=replicas))

@@ -88,9 +88,7 @@ def _run(spec: RunSpec, clients: int, units: int, forks: Forks | None) -> Seen:
             replicas = [child for child in federation.children if child.role == "split-server"]
             resident = max((resident_bytes(child.process.pid) for child in replicas), default=0)
             rows = [row for row in tidy(federation.control.profile()) if row.round]
-    return Seen(
-        rows, cpu, ROUNDS - 1, units * clients, clients, _samples_per_unit(spec), evaluated, beat_s, resident
-    )
+    return Seen(rows, cpu, ROUNDS - 1, units * clients, clients, _samples_per_unit(spec), evaluated, beat_s, resident)
 
 
 def _small(spec: RunSpec, clients: int, few: Path) -> RunSpec:
@@ -138,7 +136,9 @@ def _cpu(federation: Federation) -> dict[str, float] | None:
 
 def _beat(federation: Federation) -> float:
     """Seconds of the coordinator for one sign of life of a client; measured now that the run is over."""
-    ways = Ways.of(Http(retry_s=10.0, connections=Connections(Outbound())), federation.coordinator, federation.credential)
+    ways = Ways.of(
+        Http(retry_s=10.0, connections=Connections(Outbound())), federation.coordinator, federation.credential
+    )
     coordinator = Coordinator(ways.coordinator, federation.coordinator)
     [child] = [one for one in federation.children if one.role == "coordinator"]
     client, me = client_ids(1)[0], {"process": "plan"}
@@ -160,7 +160,7 @@ def _unit_s(spec: RunSpec) -> float:
     indices = some(data.train, spec.data.batch_size)
     parts = build_parts(spec, [spec.model.name])
     x, y = take(data.train, indices)
-    took = []
+    took: list[float] = []
     while len(took) < PASSES and sum(took) < LONG_S:
         began_at = time.perf_counter()
         _pass(parts, x, y)

@@ -39,7 +39,8 @@ def resident_bytes(pid: int) -> int:
 
 def machine() -> str:
     """This machine, for who reads a calibration later."""
-    return f"{_model()}, {cores()} of {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{_model()}, {cores()} of {os.cpu_count()} cores, {versions}"
 
 
 def _model() -> str:

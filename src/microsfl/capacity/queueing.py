@@ -48,9 +48,7 @@ def solve(population: int, think: float, stations: Sequence[Station]) -> Flow:
     residence = [one.demand for one in present]
     throughput = 0.0
     for _ in range(ITERATIONS):
-        residence = [
-            _residence(one, population, queue, throughput) for one, queue in zip(present, queues, strict=True)
-        ]
+        residence = [_residence(one, population, queue, throughput) for one, queue in zip(present, queues, strict=True)]
         now = population / (think + sum(residence))
         # Never more than the busiest station takes: the residual time above may promise a little too much.
         now = min([now, *(_most(one, population) for one in present)])
@@ -94,9 +92,7 @@ def _most(station: Station, population: int) -> float:
     return _used(station, population) / station.demand
 
 
-def round_seconds(
-    work: Sequence[float], slots: int, cycle: Callable[[int], float]
-) -> tuple[float, float]:
+def round_seconds(work: Sequence[float], slots: int, cycle: Callable[[int], float]) -> tuple[float, float]:
     """(seconds until all are through, mean number of those at work) for customers with so many cycles each.
 
     Args:

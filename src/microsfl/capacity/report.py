@@ -29,9 +29,7 @@ def tables(plan: Plan, simulated: Mapping[str, float] | None = None) -> Iterator
 def _where(plan: Plan) -> str:
     spec, site = plan.workload.spec, plan.site
     clients, replicas = counted(len(plan.workload.train), "client"), counted(site.replicas, "split server")
-    where = (
-        f"on one machine with {counted(site.cores or 1, 'core')}" if site.shared else "on machines of their own"
-    )
+    where = f"on one machine with {counted(site.cores or 1, 'core')}" if site.shared else "on machines of their own"
     split = f" and {replicas}" if spec.strategy.traits.split else ""
     return (
         f"{spec.run.name}: {spec.model.name}, {spec.strategy.name}, {clients}{split} {where}.\n"
@@ -46,21 +44,19 @@ def _time(plan: Plan, simulated: Mapping[str, float] | None) -> Table:
     table.add_column("predicted", justify="right")
     if simulated is not None:
         table.add_column("simulated", justify="right")
-    rows = {
-        "a round": (found.round, "round"),
-        "  training": (found.training, "training"),
-        "  weights out and in, tasks": (found.exchange, "exchange"),
-        "  sync": (found.sync, "sync"),
-        "  evaluation": (found.evaluation, "evaluation"),
-        counted(plan.rounds, "round"): (plan.seconds, None),
-        "a unit, waiting included": (found.unit, "unit"),
-        "a unit with nobody else": (found.alone, None),
-    }
-    for name, (seconds, key) in rows.items():
-        cells = [shown_seconds(seconds)]
-        if simulated is not None:
-            cells.append(shown_seconds(simulated[key]) if key in simulated else "")
-        table.add_row(name, *cells)
+    rows: list[tuple[str, float, str]] = [
+        ("a round", found.round, "round"),
+        ("  training, with weights and tasks", found.training + found.exchange, "working"),
+        ("    units alone", found.training, ""),
+        ("  sync", found.sync, "sync"),
+        ("  evaluation", found.evaluation, "evaluation"),
+        (counted(plan.rounds, "round"), plan.seconds, ""),
+        ("a unit, waiting included", found.unit, "unit"),
+        ("a unit with nobody else", found.alone, ""),
+    ]
+    for name, seconds, key in rows:
+        played = [] if simulated is None else [shown_seconds(simulated[key]) if key else ""]
+        table.add_row(name, shown_seconds(seconds), *played)
     return table
 
 

@@ -112,9 +112,7 @@ class _Round:
             train = workload.train[number] if number < len(workload.train) else 0
             test = workload.test[number] if number < len(workload.test) else 0
             process = processes[number % len(processes)] if processes else Place()
-            found.append(
-                _Client(number, workload.units(train) if train else 0, test, process, number % site.replicas)
-            )
+            found.append(_Client(number, workload.units(train) if train else 0, test, process, number % site.replicas))
         return found
 
     def _together(self) -> int:

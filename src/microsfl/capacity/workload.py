@@ -26,8 +26,8 @@ EVALUATION_BATCH = 512  # samples that a client evaluates in one request
 class Sizes:
     """Bytes. activations, outputs: of one sample at the two cuts, as they travel. gradient: those of a gradient ÷ those
     of what it is the gradient of. body, body_optimizer: parameters of the body, and its optimizer's state. client_side,
-    client_optimizer: weights that clients exchange, and the state of their optimizers. graph: of the body's forward of a
-    unit, without its parameters.
+    client_optimizer: weights that clients exchange, and the state of their optimizers. graph: of the body's forward of
+    a unit, without its parameters.
     """
 
     activations: float
@@ -82,39 +82,28 @@ class Workload:
 
     def crossing(self, samples: int) -> tuple[float, float, int]:
         """(bytes up, bytes down, requests) between one client and the split servers in a round."""
-        strategy, model, sizes = self.spec.strategy, self.spec.model, self.sizes
+        strategy = self.spec.strategy
         if not strategy.traits.split:
             return 0.0, 0.0, 0
-        if strategy.traits.auxiliary:
-            return self._sent_alone(samples)
-        return cost.crossing(
-            samples,
-            self.batch,
-            self.unit,
-            sizes.activations,
-            sizes.outputs,
-            u_shaped=model.u_shaped,
-            front_trained=strategy.front_update != "never",
-            epochs=self.epochs,
-            gradient=sizes.gradient,
-        )
+        if strategy.traits.auxiliary:  # every so-many-th batch, whose cut-layer gradient nobody waits for
+            sent = min(self.sent(samples) * self.batch, samples * self.epochs)
+            return self._crossing(sent, 1, front_trained=False)
+        return self._crossing(samples, self.epochs, front_trained=strategy.front_update != "never")
+
+    def _crossing(self, samples: int, epochs: int, *, front_trained: bool) -> tuple[float, float, int]:
+        """Gradients may travel in another format: up goes that of the outputs, down that of the activations."""
+        sizes, about = self.sizes, {"u_shaped": self.spec.model.u_shaped, "front_trained": front_trained}
+        asked = (samples, self.batch, self.unit)
+        outputs, gradient = sizes.outputs, sizes.gradient
+        up, _, requests = cost.crossing(*asked, sizes.activations, outputs * gradient, epochs=epochs, **about)
+        _, down, _ = cost.crossing(*asked, sizes.activations * gradient, outputs, epochs=epochs, **about)
+        return up, down, requests
 
     def handed(self) -> tuple[int, int, int]:
         """(bytes up, bytes down, requests) between one client and the fed server in a round."""
         if not self.spec.strategy.traits.federated:
             return 0, 0, 0
         return cost.hand_out(self.sizes.client_side, self.sizes.client_optimizer)
-
-    def _sent_alone(self, samples: int) -> tuple[float, float, int]:
-        """Every so-many-th batch, whose cut-layer gradient nobody waits for."""
-        sizes, u_shaped = self.sizes, self.spec.model.u_shaped
-        sent = self.sent(samples)
-        seen = min(sent * self.batch, samples * self.epochs)
-        up, down, requests = cost.crossing(
-            seen, self.batch, 1, sizes.activations, sizes.outputs, u_shaped=u_shaped, front_trained=False,
-            gradient=sizes.gradient,
-        )  # fmt: skip
-        return up, down, requests
 
 
 def workload(spec: RunSpec, samples: int | None = None) -> Workload:
