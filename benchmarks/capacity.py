@@ -1,7 +1,7 @@
 """Up to 10,000 clients and 1,000 split servers, simulated: the figure of docs/guides/capacity.md.
 
     python -m benchmarks.capacity --calibrate   # measure this machine first; writes benchmarks/capacity.json
-    python -m benchmarks.capacity               # simulate, and draw docs/guides/capacity.png; some minutes
+    python -m benchmarks.capacity               # simulate; docs/guides/capacity.png and its table; some minutes
 
 The paper's MLP with a trainable front (`throughput`), 640 samples in ten batches of 64 a client and round, each client
 and each server on a machine of its own. What a unit, a client's round and a sync take is measured: it comes from
@@ -25,14 +25,16 @@ from microsfl import RunSpec
 from microsfl.capacity.calibration import Calibration
 from microsfl.capacity.measure import measure
 from microsfl.capacity.prediction import predict
-from microsfl.capacity.quantities import duration, rate
+from microsfl.capacity.quantities import duration, rate, shown_seconds
 from microsfl.capacity.simulation import simulate
 from microsfl.capacity.site import Site
 from microsfl.capacity.workload import workload
 from microsfl.launch.preflight import resolve
 
 from . import throughput
+from .pages import write_between
 
+PAGE, BEGIN = Path("docs/guides/capacity.md"), "<!-- begin: python -m benchmarks.capacity -->"
 CALIBRATION = Path("benchmarks/capacity.json")
 SAMPLES = 640
 LINK = {"up": rate("20Mbit/s"), "down": rate("100Mbit/s"), "rtt": duration("40ms"), "server_link": rate("10Gbit/s")}
@@ -112,6 +114,23 @@ def _line(row: Mapping[str, Any], took_s: float) -> str:
     return f"{row['case']}, {where}: {seconds}; {row['events']:,} events in {took_s:.0f} s; busy: {busy}"
 
 
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The simulated rounds of the most clients, as docs/guides/capacity.md shows them."""
+    most = max(row["clients"] for row in rows)
+    lines = [
+        "| | split servers | a round, simulated | predicted ÷ simulated | "
+        + " | ".join(f"{name}, % of the time at work" for name in STATIONS)
+        + " |",
+        "| --- | ---: | ---: | ---: |" + " ---: |" * len(STATIONS),
+    ]
+    for row in rows:
+        if row["clients"] == most and "simulated_s" in row:
+            shares = " | ".join(f"{100 * row['busy'].get(name, 0.0):.0f}" for name in STATIONS)
+            ratio, seconds = row["predicted_s"] / row["simulated_s"], shown_seconds(row["simulated_s"])
+            lines.append(f"| {row['case']} | {row['replicas']:,} | {seconds} | {ratio:.2f} | {shares} |")
+    return "\n".join(lines)
+
+
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Above, seconds of a round against split servers; below, how busy they are with the most clients."""
     figure = Figure(figsize=(11.0, 6.4), layout="constrained", dpi=130)
@@ -166,7 +185,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.calibrate:
         measure(workload(resolve(specification(20)))).write(CALIBRATION)
-    draw(scan(Calibration.read(CALIBRATION), given.quick)).savefig(given.output)
+    rows = scan(Calibration.read(CALIBRATION), given.quick)
+    draw(rows).savefig(given.output)
+    if not given.quick:
+        write_between(PAGE, BEGIN, table(rows))
 
 
 if __name__ == "__main__":

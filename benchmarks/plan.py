@@ -31,6 +31,7 @@ from microsfl.launch.readable import counted
 
 from . import resnet, scaling, throughput
 from .figures import Figure
+from .pages import write_between
 from .places import new_folder
 
 LEAST, MOST = 0.7, 1.4
@@ -38,7 +39,7 @@ REPLICAS = (1, 2, 4, 8, 16)
 ROUNDS = 4
 RESULTS = Path(__file__).parent / "plan.json"  # what docs/guides/capacity.md shows
 PAGE = Path("docs/guides/capacity.md")
-BEGIN, END = "<!-- begin: python -m benchmarks.plan -->", "<!-- end -->"
+BEGIN = "<!-- begin: python -m benchmarks.plan -->"
 QUICK = ("trainable front", "simulated device, 4 replicas", "digits")
 
 
@@ -125,12 +126,5 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_table(rows: list[dict[str, Any]], page: Path = PAGE) -> None:
-    """Put the table into the page, between its marks."""
-    before, _, rest = page.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n{table(rows)}\n\n{END}{after}", "utf-8")
-
-
 if __name__ == "__main__":
-    write_table(json.loads(RESULTS.read_text("utf-8")))
+    write_between(PAGE, BEGIN, table(json.loads(RESULTS.read_text("utf-8"))))

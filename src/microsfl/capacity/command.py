@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from ..errors import InvalidSetting, OperationError
+from ..errors import ImpossiblePartition, InvalidSetting, OperationError
 from ..launch.forks import Forks
 from ..launch.preflight import resolve
 from ..spec import RunSpec
@@ -110,7 +110,12 @@ def _check(asked: Asked) -> None:
 def _workload(spec: RunSpec, asked: Asked) -> Workload:
     if asked.clients is not None:
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"clients": asked.clients})})
-    return workload(resolve(RunSpec.parse(spec.model_dump(mode="json"))), asked.samples)
+    try:
+        return workload(resolve(RunSpec.parse(spec.model_dump(mode="json"))), asked.samples)
+    except ImpossiblePartition as error:
+        if asked.clients is None:
+            raise
+        raise InvalidSetting(f"{error} --samples says how many each client has, whatever the data set has.") from None
 
 
 def _site(spec: RunSpec, asked: Asked) -> Site:

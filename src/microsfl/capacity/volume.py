@@ -33,7 +33,6 @@ class Volume:
 
 def volume(workload: Workload, site: Site) -> Volume:
     """What a round of training moves; evaluation is not in it."""
-    traits, sizes = workload.spec.strategy.traits, workload.sizes
     crossings = [workload.crossing(one) for one in workload.train]
     fed_up, fed_down, fed_requests = workload.handed()
     each = [
@@ -44,43 +43,69 @@ def volume(workload: Workload, site: Site) -> Volume:
         )
         for up, down, requests in crossings
     ]
-    contributions = sum(map(workload.sent, workload.train))
-    commits = _commits(workload, contributions)
-    files = stored = puts = gets = 0.0
-    if traits.split:
-        partials = ceil(contributions / GROUP) if contributions >= SHARED_FROM and site.replicas > 1 else 0
-        version = 2 + bool(sizes.body_optimizer and traits.body == "shared")  # weights, optimizer's state, commit
-        files += contributions + version * commits + 1 + partials
-        stored += contributions * sizes.body + commits * (sizes.body + sizes.body_optimizer * (version == 3))
-        puts += contributions + version * commits + 1 + partials + 2 * commits
-        gets += 2 * contributions + commits * 2 * site.replicas + partials
-    if traits.federated:
-        clients = len(workload.train)
-        files += clients + 2 + 1
-        stored += clients * (sizes.client_side + sizes.client_optimizer) + sizes.client_side
-        puts += clients + 2 + 2
-        gets += 3 * clients + 2
+    body, client = _body_area(workload, site), _client_area(workload)
     return Volume(
         up=sum(one[0] for one in each),
         down=sum(one[1] for one in each),
         client_up=max(one[0] for one in each),
         client_down=max(one[1] for one in each),
         requests=sum(one[2] for one in each),
-        files=round(files),
-        stored=stored,
-        puts=round(puts),
-        gets=round(gets),
+        files=body.files + client.files,
+        stored=body.stored + client.stored,
+        puts=body.puts + client.puts,
+        gets=body.gets + client.gets,
     )
 
 
-def _commits(workload: Workload, contributions: int) -> int:
+@dataclass(frozen=True)
+class Area:
+    """What a round does to one area of the store; see `Volume`."""
+
+    files: int = 0
+    stored: float = 0.0
+    puts: int = 0
+    gets: int = 0
+
+
+def _body_area(workload: Workload, site: Site) -> Area:
+    """Contributions, versions, the round's seal. The numbers of requests are those that a test counts."""
+    traits, sizes = workload.spec.strategy.traits, workload.sizes
+    if not traits.split:
+        return Area()
+    clients, units = len(workload.train), sum(map(workload.sent, workload.train))
+    replicas = min(site.replicas, clients) if site.spread == "sticky" else site.replicas
+    commits = _commits(workload, units)
+    keeps_state = bool(sizes.body_optimizer) and traits.body == "shared"
+    files = units + (2 + keeps_state) * commits + 1 + traits.turns  # with turns the round's last commit takes nothing
+    stored = units * sizes.body + commits * (sizes.body + sizes.body_optimizer * keeps_state)
+    puts, gets = files + 2 * commits, 2 * units + clients + commits * (10 + 6 * (replicas - 1))
+    if traits.turns:
+        puts, gets = files + units + 2, 10 * units + clients + 11 + 6 * (replicas - 1)
+    elif traits.body == "copies":
+        gets = 3 * units + clients + 8 + 3 * (replicas - 1)
+    if site.spread == "random":  # activations are handed over through the store
+        puts, gets = puts + units, gets + units - units // replicas
+    if units >= SHARED_FROM and replicas > 1 and not site.shared:
+        partials = ceil(units / GROUP)
+        files, puts, gets, stored = files + partials, puts + partials, gets + partials, stored + partials * sizes.body
+    return Area(files, stored, puts, gets)
+
+
+def _client_area(workload: Workload) -> Area:
+    """Updates, a version, the round's seal."""
+    if not workload.spec.strategy.traits.federated:
+        return Area()
+    clients, sizes = len(workload.train), workload.sizes
+    stored = clients * (sizes.client_side + sizes.client_optimizer) + sizes.client_side
+    return Area(clients + 3, stored, clients + 4, 6 * clients + 9)
+
+
+def _commits(workload: Workload, units: int) -> int:
     """Versions that a round makes."""
     strategy = workload.spec.strategy
-    if not strategy.traits.split or strategy.commit_batches == "round":
+    if strategy.commit_batches == "round":
         return 1
-    if strategy.traits.turns:
-        return contributions
-    return max(1, ceil(contributions * workload.unit / strategy.commit_batches))
+    return units if strategy.traits.turns else max(1, ceil(units * workload.unit / strategy.commit_batches))
 
 
 def cost(round_: Volume, rounds: int, seconds: float, prices: Prices) -> float:
