@@ -1,4 +1,4 @@
-"""`microsfl plan`: its quantities, its queues, its counts against real trainings, its simulation against its formulas."""
+"""`microsfl plan`: quantities, queues, counts against real trainings, the simulation against the formulas."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def test_files_and_requests_to_the_store_are_those_of_a_real_round(name: str, cl
 
 
 def _done(world: World) -> tuple[int, int, int]:
-    """(files, requests that write or list, requests that read) of both areas so far; the test's own looks are before."""
+    """(files, requests that write or list, requests that read) of both areas so far."""
     stores: list[ObjectStore] = [world.body_store, world.client_store]
     done = [{verb: one.operations for verb, one in store.tally.by_verb().items()} for store in stores]
     puts = sum(one.get(verb, 0) for one in done for verb in ("create", "write", "list"))

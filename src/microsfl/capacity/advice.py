@@ -18,7 +18,7 @@ REMOVES = {
     LINKS: "more split servers, a faster link of theirs, or smaller tensors (wire.activations, wire.gradients)",
     STORE: "a store that takes more requests or bytes, or larger units (strategy.unit)",
     COMMITS: "fewer commits in a round (strategy.sync)",
-    COORDINATOR: "a faster core for the coordinator: it is one process, asked in every round and sign of life of a client",
+    COORDINATOR: "a faster core for the coordinator: it is one process, which clients ask in every round and every 3 s",
     FED: "a faster fed server or link: it is one process. Fewer participants in a round (run.participants) ask less",
 }
 

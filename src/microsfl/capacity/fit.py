@@ -80,7 +80,7 @@ def _unit(one: Seen, seconds: Sums, many: Seen) -> Unit:
         server=works[1],
         server_cpu=server,
         store=store,
-        wait=max(0.0, cycle - sum(works)) if held else 0.0,
+        wait=max(cycle - sum(works), -min(works) / 2) if held else 0.0,
     )
 
 

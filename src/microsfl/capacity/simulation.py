@@ -30,7 +30,7 @@ from .site import Site
 from .workload import EVALUATION_BATCH, Workload
 
 FORWARD = 1 / 3  # of the seconds of a body's forward and backward, the forward's: it does one of three equal products
-MOST_EVENTS = 1_500_000  # with more, several units are taken as one that takes as long as all of them
+MOST_EVENTS = 600_000  # with more, several units are taken as one that takes as long as all of them
 FRESH_S = 5.0  # how long a client believes what a server said of its load
 SPREAD = 0.1  # coefficient of variation of what a unit takes, an assumption
 
@@ -323,7 +323,7 @@ class _Round:
 
     def _wait(self, seconds: float) -> simpy.Event:
         self.events += 1
-        return self.env.timeout(seconds)
+        return self.env.timeout(max(0.0, seconds))
 
     def _until(self, at: float) -> simpy.Event:
         self.events += 1
