@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import plan as benchmark
+from benchmarks.pages import between, write_between
 from microsfl.capacity import command
 from microsfl.capacity.calibration import Calibration, Round, Unit
 from microsfl.capacity.demands import coordinator_s, demands
@@ -270,7 +272,8 @@ def _done(world: World) -> tuple[int, int, int]:
     """(files, requests that write or list, requests that read) of both areas so far."""
     stores: list[ObjectStore] = [world.body_store, world.client_store]
     done = [{verb: one.operations for verb, one in store.tally.by_verb().items()} for store in stores]
-    puts = sum(one.get(verb, 0) for one in done for verb in ("create", "write", "list"))
+    # No "write": on a machine that is so busy that a unit takes a second, its activations are handed to the store.
+    puts = sum(one.get(verb, 0) for one in done for verb in ("create", "list"))
     gets = sum(one.get(verb, 0) for one in done for verb in ("read", "look_up"))
     files = sum(len(list(store.backend.list("runs/toy"))) for store in stores)
     return files, puts, gets
@@ -348,6 +351,14 @@ def test_who_enters_a_place_waits_for_those_before() -> None:
     cores = Cores(2)
     places = [Place(cores) for _ in range(3)]
     assert [one.enter(0.0, 1.0, 0.0) for one in places] == [1.0, 1.0, 2.0]  # the third waits for a core
+
+
+def test_the_page_shows_what_was_measured() -> None:
+    shown = between((ROOT / benchmark.PAGE).read_text("utf-8"), benchmark.BEGIN)
+    there = benchmark.RESULTS.exists()
+    assert shown == (benchmark.table(json.loads(benchmark.RESULTS.read_text("utf-8"))) if there else "")
+    with pytest.raises(ValueError, match="has no 'nothing'"):
+        write_between(ROOT / benchmark.PAGE, "nothing", "")
 
 
 # Calibrations
