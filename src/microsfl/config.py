@@ -229,7 +229,8 @@ class ReplicaSettings(ServerSettings, AdmittedSettings):
     """What split server and fed server share."""
 
     id: Annotated[str, AfterValidator(check_id)] | None = Field(
-        None, description="Participant id; default: role, host name and port."
+        None,
+        description="Participant id; default: what its credential was invited as, or else role, host name and port.",
     )
     coordinator: HttpUrl | None = Field(None, description="Coordinator to register with; default: none.")
     address: HttpUrl | None = Field(

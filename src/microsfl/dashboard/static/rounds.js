@@ -19,6 +19,7 @@ const ROUNDS = [
   { label: "Version", kind: "number", cell: (one) => count(one.body_version) },
   { label: "Contributions", kind: "number", cell: (one) => count(one.contributions) },
   { label: "Left out", kind: "number", cell: (one) => count(one.left_out) },
+  { label: "Outliers", cell: (one) => one.outliers.join(", ") || "–" },
 ];
 
 export class Rounds {
