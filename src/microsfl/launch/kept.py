@@ -1,4 +1,4 @@
-"""A process of a role that the launcher had started, here or elsewhere: what is known of it, while it lives and after."""
+"""A process of a role that the launcher had started, here or elsewhere: what is known of it."""
 
 from __future__ import annotations
 
