@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,7 @@ from ...trust.files import write_private
 from ...trust.secret import new_secret
 
 CALLS = 8  # that an actor answers at a time
+TRIES = 2  # to start a node, to which Ray gives 30 s: a busy machine may need more
 ANSWER_S = 5.0  # for the address of a cluster to be answered at
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's least: nothing goes through it
 LONGEST_TMP = 40  # characters of a folder below which Ray's sockets still have names of less than 107
@@ -167,24 +170,30 @@ class Cluster:
         return ray.remote(Holder).options(**options).remote()
 
     def _start(self, cpus: float) -> None:
+        with _own_environment(), _own_handlers():
+            self._folder = _temporary()
+            for tries_left in reversed(range(TRIES)):
+                try:
+                    self._begin(max(math.ceil(cpus), 1), self._folder)
+                    return
+                except Exception as error:  # noqa: BLE001 - Ray raises no other when its node takes over 30 s to begin
+                    if not tries_left:
+                        raise OperationError(f"Ray does not start here: {_first_line(error)}") from None
+
+    def _begin(self, cpus: int, folder: Path) -> None:
         import ray
 
-        try:
-            with _own_environment(), _own_handlers():
-                self._folder = _temporary()
-                ray.init(
-                    address="local",
-                    num_cpus=max(int(cpus + 0.999), 1),
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="error",
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    _node_ip_address=self.ip,
-                    _temp_dir=str(self._folder),
-                )
-                self._opened = True
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise OperationError(f"Ray does not start here: {_first_line(error)}") from None
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address=self.ip,
+            _temp_dir=str(folder),
+        )
+        self._opened = True
 
     def _join(self, address: str, code: str | None) -> None:
         import ray
@@ -224,14 +233,22 @@ def _own_environment() -> Iterator[None]:
     """Ray's processes inherit this process's environment, and keep it: without credentials, and with our settings."""
     before = dict(os.environ)
     for name in before:
-        if name.startswith(("AWS_", "RAY_", "MICROSFL_")):
+        if name.startswith(("AWS_", "MICROSFL_")):
             del os.environ[name]
-    os.environ.update(OWN, RAY_AUTH_TOKEN_PATH=_token())
+    os.environ.update(OWN)
+    if _is_first():  # else Ray has read its token already
+        os.environ["RAY_AUTH_TOKEN_PATH"] = _token()
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@cache
+def _is_first() -> bool:
+    """Whether nobody else has imported Ray in this process."""
+    return "ray" not in sys.modules
 
 
 @cache

@@ -61,7 +61,7 @@ class RayFederation(Federation):
         self.fewest, self.most = self.spec.ray.bounds(self.spec.servers.split)
 
     def scale(self, count: int) -> None:
-        """Have so many split servers from now on, between `ray.min` and `ray.max`; it takes them a while to come and go.
+        """Have so many split servers from now on, between `ray.min` and `ray.max`. They take a while to come and go.
 
         Those that go hand over what they have, and end.
         """
@@ -80,15 +80,20 @@ class RayFederation(Federation):
                 assert self._local is not None
                 self.processes.spawn("split-server", name, self._split_server(name, self._local), keys.BODY)
 
+    def stop_scaling(self) -> None:
+        """From now on, the number of split servers changes with `scale` alone."""
+        if self._autoscaler is not None:
+            self._autoscaler.stop()
+
     def close(self) -> None:
-        self._stop_scaling()
+        self.stop_scaling()
         try:
             super().close()
         finally:
             self.cluster.close()
 
     def finish(self) -> None:
-        self._stop_scaling()
+        self.stop_scaling()
         super().finish()
 
     def _start(self) -> None:
@@ -151,8 +156,8 @@ class RayFederation(Federation):
             if getattr(self.spec.store, area) == "auto":
                 raise InvalidSetting(
                     f"store.{area} = 'auto' is a folder of this machine, and the Ray cluster has "
-                    f"{counted(len(self.cluster.nodes), 'node')}, not all of which see it. Name a store that all share: "
-                    f"s3://bucket/prefix, or file:// of a shared folder (--set store.{area}=…)."
+                    f"{counted(len(self.cluster.nodes), 'node')}, not all of which see it. Name a store that all "
+                    f"share: s3://bucket/prefix, or file:// of a shared folder (--set store.{area}=…)."
                 )
 
     def _code(self) -> str | None:
@@ -162,7 +167,3 @@ class RayFederation(Federation):
         here = Path.cwd()
         files = [Path(one.origin) for one in found if one is not None and one.origin]
         return str(here) if any(here in file.resolve().parents for file in files) else None
-
-    def _stop_scaling(self) -> None:
-        if self._autoscaler is not None:
-            self._autoscaler.stop()

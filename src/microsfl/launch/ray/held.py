@@ -20,7 +20,7 @@ from .holder import Parcel, Said
 
 NOBODY_SAW = 255  # exit code of a process that ended with its actor or its node
 AGAIN_S = 0.2  # between two looks for an actor that Ray is starting again
-PLACED_S = 5.0  # after which an actor without a place is told of
+PLACED_S = 15.0  # after which an actor without a place is told of
 
 Report = Callable[[str], None]
 

@@ -52,8 +52,10 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Said:
-    """What the actor tells of its process. log: what was logged since the last time. exit_code: None while it lives. is_final: it
-    ended and is not started again."""
+    """What the actor tells of its process.
+
+    exit_code: None while it lives. is_final: it ended, and is not to be started again. log: the next part of it.
+    """
 
     pid: int
     up: bool
