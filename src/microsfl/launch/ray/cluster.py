@@ -36,6 +36,7 @@ OWN = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # what an actor starts has its niceness, and is what this machine is to compute
 }
 
 

@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from ...config import CoordinatorSettings
+from ...config import CoordinatorSettings, SplitServerSettings
 from ...errors import InvalidSetting
 from ...spec import RunSpec
 from ...sync import keys
@@ -23,6 +23,7 @@ from .certificates import Certificates
 from .cluster import Cluster, Needs
 from .processes import RayProcesses
 
+DRAIN_S = 20.0
 ENOUGH = 64  # client processes that are made without being asked for
 
 
@@ -133,6 +134,10 @@ class RayFederation(Federation):
         files = certificates.files(self.cluster.ip)
         network = {"host": self.cluster.ip, "tls_cert": str(files.cert), "tls_key": str(files.key)}
         return settings.model_copy(update={**network, "tls_ca": str(certificates.ca_file)})
+
+    def _split_server(self, name: str, local: LocalFederation) -> SplitServerSettings:
+        """One that goes before the run ends has others to leave its clients to."""
+        return super()._split_server(name, local).model_copy(update={"drain_s": DRAIN_S})
 
     def _needs(self) -> dict[str, Needs]:
         """What Ray keeps for a process of a role; for a fed server nothing, which averages once a round."""
