@@ -101,13 +101,30 @@ def test_it_says_what_the_cluster_lacks(tmp_path: Path) -> None:
     """At once, and nothing is left."""
     for ray_table, said in (
         ({"cpus": 100}, f"the least that this run needs is .* CPU .there: {CPUS}."),
-        ({"resources": {"tpu": 1.0}, "min": 1}, "2 tpu .there: 0."),
+        ({"resources": {"tpu": 1.0}}, "2 tpu .there: 0."),
         ({"gpus": 8}, "GPU .there: 0."),
     ):
         spec = spec_of(ray={"min": 2, "max": 2, **ray_table})
         with pytest.raises(InvalidSetting, match=said), microsfl.RayFederation(spec, folder=tmp_path / "run"):
             pass
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_there_are_more_split_servers_while_units_wait(tmp_path: Path) -> None:
+    """Each unit takes a simulated device 50 ms, and 16 clients wait for one replica: the coordinator wants more."""
+    spec = spec_of(
+        run={"name": "waiting", "rounds": 100},
+        data={"dataset": "benchmarks.data:vectors", "clients": 16},
+        model={"name": "benchmarks.models:waiting"},
+        servers={"split": 1, "clients_per_process": 16},
+        ray={"min": 1, "max": 3},
+    )
+    with microsfl.RayFederation(spec, folder=tmp_path / "run") as federation:
+        assert len(up(federation)) == 1
+        until(lambda: len(up(federation)) == 3, "three split servers are up")
+        assert federation.control.watch(0, 0.0)["state"] == "running"
+    assert "split-server-2 is added" in federation.supervisor.reports
 
 
 def test_law_5_everything_is_killed_and_resumed(finished: Finished, tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +79,14 @@ class Cluster:
 
     Args:
         address: where others started one; None: start a node here, unless this process is connected to a Ray already.
+
+    Raises:
+        OperationError: when Ray is not installed.
     """
 
     def __init__(self, address: str | None) -> None:
+        if find_spec("ray") is None:
+            raise OperationError("--on ray places the processes with Ray: pip install 'microsfl[ray]'.")
         self.address = address
         self.ip = "127.0.0.1"  # of this machine, as the nodes see it
         self.nodes: list[dict[str, Any]] = []
@@ -94,10 +101,12 @@ class Cluster:
             code: folder with the user's own modules, which nodes of a cluster are to get; None: there are none.
 
         Raises:
-            OperationError: when Ray is not installed, or does not come up.
+            OperationError: when Ray does not come up.
             InvalidSetting: when there is no cluster at the address, or one of another version.
         """
-        ray = imported_ray(to_start=self.address is None)
+        if self.address is not None:
+            _check_answers(self.address)
+        ray = _imported(to_start=self.address is None)
         if self.address is None and ray.is_initialized():
             pass  # the caller's
         elif self.address is None:
@@ -199,7 +208,6 @@ class Cluster:
     def _join(self, address: str, code: str | None) -> None:
         import ray
 
-        _check_answers(address)
         environment = {} if code is None else {"runtime_env": {"working_dir": code, "excludes": LEFT_BEHIND}}
         try:
             with _own_handlers():
@@ -216,17 +224,10 @@ class Cluster:
         return str(ray.util.get_node_ip_address())
 
 
-def imported_ray(*, to_start: bool) -> Any:
-    """Raises OperationError when it is not installed."""
-    try:
-        if not to_start:
-            import ray
-        else:  # it reads some of its settings when it is imported
-            with _own_environment():
-                import ray
-    except ImportError:
-        raise OperationError("--on ray places the processes with Ray: pip install 'microsfl[ray]'.") from None
-    return ray
+def _imported(*, to_start: bool) -> Any:
+    """Ray, which reads some of its settings when it is imported."""
+    with _own_environment() if to_start else nullcontext():
+        return import_module("ray")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ class RayProcesses(Processes):
     def __init__(self, restarts: int, forks: Forks | None, cluster: Cluster, needs: dict[str, Needs]) -> None:
         super().__init__(restarts, forks)
         self._restarts, self._cluster, self._needs = restarts, cluster, needs
+        self._mark = secrets.token_hex(4)  # runs may share a cluster, and actors their names
 
     def spawn(self, role: str, name: str, settings: ProcessSettings, area: str | None = None) -> Kept:
         if role == "coordinator":
@@ -47,8 +49,8 @@ class RayProcesses(Processes):
             name,
             settings,
             self._log(name),
-            self._cluster.place(name, needs, self._restarts),
-            partial(self._parcel, role, name, settings, area),
+            self._cluster.place(f"{name}-{self._mark}", needs, self._restarts),
+            partial(self.parcel, role, name, settings, area),
             str(needs),
             self.supervisor.reports.append,
         )
@@ -62,7 +64,7 @@ class RayProcesses(Processes):
         at = names.index(held.name) if held.name in names else len(names)
         self.children[at : at + 1] = [held]
 
-    def _parcel(self, role: str, name: str, settings: ProcessSettings, area: str | None, node: str) -> Parcel:
+    def parcel(self, role: str, name: str, settings: ProcessSettings, area: str | None, node: str) -> Parcel:
         """What the process needs on the node of that address."""
         given: dict[str, Any] = {one: getattr(settings, one) for one in settings.model_fields_set}
         files = {one: Path(given.pop(one)).read_bytes() for one in FILES if given.get(one) is not None}
