@@ -19,7 +19,8 @@ import microsfl
 from microsfl.errors import InvalidSetting
 from microsfl.launch.kept import Kept
 from microsfl.launch.ray.cluster import Cluster
-from tests.integration.launched import Finished, all_up, is_alive, pids, processes, run, until
+from tests.integration.launched import Finished, all_up, command, is_alive, pids, processes, run, until
+from tests.integration.ray_nodes import ENVIRONMENT
 
 # Without importing it: that is to be done by who starts it.
 pytestmark = [
@@ -157,6 +158,44 @@ def test_law_5_everything_is_killed_and_resumed(finished: Finished, tmp_path: Pa
     )
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["weights_sha256"] == finished.summary["weights_sha256"]
+
+
+def test_on_two_nodes_all_that_is_sent_is_encrypted(finished: Finished, tmp_path: Path) -> None:
+    """A cluster that others started, and a store that both nodes see; `finished` is the same run without Ray."""
+    environment = {**os.environ, **ENVIRONMENT}
+    cluster = subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.ray_nodes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert cluster.stdout is not None
+    try:
+        address = cluster.stdout.readline().strip()
+
+        def on_both(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*command(tmp_path / "run", "--on", f"ray:{address}", "--set", "run.rounds=3", "--json"), *arguments],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=240,
+                check=False,
+            )
+
+        refused = on_both()
+        assert refused.returncode == 2
+        assert "store.body = 'auto' is a folder of this machine, and the Ray cluster has 2 nodes" in refused.stderr
+        stores = [f"store.{area}={(tmp_path / area).as_uri()}" for area in ("body", "client")]
+        done = on_both(*(part for store in stores for part in ("--set", store)))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["weights_sha256"] == finished.summary["weights_sha256"]
+        addresses = [one["address"] for one in processes(tmp_path / "run") if one["role"] != "client"]
+        assert len(addresses) == 4
+        assert all(one.startswith("https://") for one in addresses)
+    finally:
+        cluster.communicate(timeout=60)
 
 
 def in_the_middle(federation: microsfl.RayFederation, round_: int) -> None:

@@ -180,8 +180,9 @@ class Cluster:
         return ray.remote(Holder).options(**options).remote()
 
     def _start(self, cpus: float) -> None:
-        with _own_environment(), _own_handlers():
-            self._folder = _temporary()
+        self._folder = _temporary()
+        # What an actor leaves when it is killed, its process's credential among it, goes with the folder.
+        with _own_environment(TMPDIR=str(self._folder)), _own_handlers():
             for tries_left in reversed(range(TRIES)):
                 try:
                     self._begin(max(math.ceil(cpus), 1), self._folder)
@@ -231,13 +232,13 @@ def _imported(*, to_start: bool) -> Any:
 
 
 @contextmanager
-def _own_environment() -> Iterator[None]:
+def _own_environment(**more: str) -> Iterator[None]:
     """Ray's processes inherit this process's environment, and keep it: without credentials, and with our settings."""
     before = dict(os.environ)
     for name in before:
         if name.startswith(("AWS_", "MICROSFL_")):
             del os.environ[name]
-    os.environ.update(OWN)
+    os.environ.update(OWN, **more)
     if _is_first():  # else Ray has read its token already
         os.environ["RAY_AUTH_TOKEN_PATH"] = _token()
     try:

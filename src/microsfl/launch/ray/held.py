@@ -16,11 +16,11 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError,
 from ...config import ProcessSettings
 from ...errors import MicrosflError, RunFailed
 from ..kept import READY_S, Kept
-from .holder import Parcel, Said
+from .holder import LOG_BYTES, Parcel, Said
 
 NOBODY_SAW = 255  # exit code of a process that ended with its actor or its node
 AGAIN_S = 0.2  # between two looks for an actor that Ray is starting again
-PLACED_S = 15.0  # after which an actor without a place is told of
+PLACED_S = 30.0  # after which an actor without a place is told of
 
 Report = Callable[[str], None]
 
@@ -127,7 +127,7 @@ class Held(Kept):
             with self.log.open("ab") as log:
                 log.write(said.log)
             offset += len(said.log)
-            if said.exit_code is not None and not said.log:
+            if said.exit_code is not None and len(said.log) < LOG_BYTES:
                 break
         self.up_since, self._held.code = None, said.exit_code
         self._heard_of_end = f"ended with {self._words(said.exit_code)}"

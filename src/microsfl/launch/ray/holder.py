@@ -99,16 +99,20 @@ class Holder:
         return self._said()
 
     def follow(self, offset: int) -> Said:
-        """What has been logged from a byte on; waits a little for the process's end."""
+        """What has been logged from a byte on; waits a little for the process's end.
+
+        With the last of the log that there will be, the files on this node go, credential and keys among them.
+        """
         child = self._child
         assert child is not None
         with suppress(subprocess.TimeoutExpired):
             child.process.wait(LOOK_S)
-        said = self._said()
-        with child.log.open("rb") as log:
+        said, text = self._said(), b""
+        with suppress(FileNotFoundError), child.log.open("rb") as log:
             log.seek(offset)
             text = log.read(LOG_BYTES)
         if said.exit_code is not None and len(text) < LOG_BYTES:
+            shutil.rmtree(self._folder, ignore_errors=True)
             self._was_told.set()
         return replace(said, log=text)
 
@@ -134,7 +138,6 @@ class Holder:
         child.process.wait()
         self._was_told.wait(LAST_WORDS_S)
         if not self._is_final(child):
-            shutil.rmtree(self._folder, ignore_errors=True)
             os._exit(FAILED)
 
     def _said(self) -> Said:
