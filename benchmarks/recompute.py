@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import microsfl
+from microsfl.client.choice import Choice
 from microsfl.client.entitled import Ways
 from microsfl.client.http import Http, Way
 from microsfl.client.transport import SplitServers
@@ -73,7 +74,9 @@ class Client:
     """Sends the forward of each unit to one server and its backward to the other."""
 
     def __init__(self, way: Way, first: str, second: str) -> None:
-        self.first, self.second = (SplitServers(way, 0, lambda one=one: [one]) for one in (first, second))  # type: ignore[misc]
+        self.first, self.second = (
+            SplitServers(way, Choice("sticky", 0), lambda one=one: [one]) for one in (first, second)
+        )  # type: ignore[misc]
         self.units = 0
 
     def unit(self) -> float:

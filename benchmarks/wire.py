@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 import microsfl
+from microsfl.client.choice import Choice
 from microsfl.client.entitled import Ways
 from microsfl.client.http import Http, Way
 from microsfl.client.transport import SplitServers
@@ -77,7 +78,7 @@ class Client:
 
     def __init__(self, name: str, server: str, way: Way | None = None) -> None:
         self.name, self.number = name, 0
-        self.servers = SplitServers(way or Http(), 0, lambda: [server])
+        self.servers = SplitServers(way or Http(), Choice("sticky", 0), lambda: [server])
 
     def unit(self, tensor: torch.Tensor) -> None:
         """One round of sending and getting back, of activations and of gradients, all like `tensor`."""

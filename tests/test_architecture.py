@@ -74,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Which process each module of services/ belongs to. A process imports its own modules and the shared ones alone.
 SHARED = {
     "", "http", "replica", "stopwatch", "meter", "tracing", "reduces", "replica_points", "gate", "replica_endpoints",
-    "standing_by", "pool", "addresses", "callers", "connections", "turns",
+    "standing_by", "pool", "addresses", "callers", "connections", "turns", "leaving", "load",
 }  # fmt: skip
 PROCESSES: dict[str, set[str]] = {
     "coordinator": {
@@ -82,6 +82,7 @@ PROCESSES: dict[str, set[str]] = {
         "adoption", "intake", "spent", "reports", "coordinator_points", "pages",
         "at_hand", "overview", "streams", "for_people", "shown", "resolver", "errand", "origin",
         "admission", "identities", "coordinator_endpoints", "login_codes", "trail", "refusals", "trail_route",
+        "scale", "scale_routes", "need", "readiness", "hedge",
     },
     "split-server": {"split_server", "split_caches", "split_points", "plausible", "split_rule"},
     "fed-server": {"fed_server"},

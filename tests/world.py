@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import TensorDataset
 
+from microsfl.client.choice import Choice
 from microsfl.client.trainer import Task, Trainer
 from microsfl.client.transport import FedServer, SplitServers
 from microsfl.client.units import LocalData
@@ -123,7 +124,7 @@ class World:
         self.data[client] = data
         parts = build_parts(self.spec, ALLOWED)
         addresses = [str(number) for number in range(len(self.split.replicas))]
-        split = SplitServers(self.split, sorted(self.data).index(client), lambda: addresses, self.spread)
+        split = SplitServers(self.split, Choice(self.spread, sorted(self.data).index(client)), lambda: addresses)
         fed = FedServer(self.fed, lambda: "0")
         self.trainers[client] = Trainer(
             self.spec, client, client_side(self.spec, parts), data, split, fed, torch.device("cpu")

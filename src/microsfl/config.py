@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from .schema import setting_error
 from .spec import DEVICE_PATTERN, check_id
+from .spec.names import SPREAD, Spread
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MB = 1_000_000
@@ -40,6 +41,13 @@ def url_of(scheme: str, host: str, port: int) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+def _server_url(value: str) -> str:
+    return value[: len(DNS)] + _url(value[len(DNS) :]) if value.startswith(DNS) else _url(value)
+
+
+# Before the URL of a server whose name has several addresses.
+DNS = "dns+"
+ServerUrl = Annotated[str, AfterValidator(_server_url)]
 HttpUrl = Annotated[str, AfterValidator(_url)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -193,6 +201,14 @@ class CoordinatorSettings(ServerSettings):
         description="Requests that one identity has under way; without identities, that one address has.",
     )
     records_url: str = Field("sqlite:///microsfl.db", description="SQLAlchemy URL of the database.")
+    split_servers: tuple[ServerUrl, ...] = Field(
+        (),
+        description="URLs under which clients reach the split servers, where these are not the addresses that they "
+        "register with: of a load balancer, say; dns+https://NAME:PORT stands for all addresses of a name.",
+    )
+    fed_server: HttpUrl | None = Field(
+        None, description="URL under which clients reach the fed server, where it is not the one that it registers."
+    )
     federation: str | None = Field(
         None,
         description="Folder of the federation that `microsfl admin init` made; default: one of this user's own, for "
@@ -229,6 +245,12 @@ class ReplicaSettings(ServerSettings, AdmittedSettings):
         False, description="Answer everybody who reaches the port: whoever does can train, and read all weights."
     )
     max_body_mb: float = Field(64, gt=0, description="Largest request body, in MB (10^6 bytes).")
+    drain_s: float = Field(
+        20,
+        ge=0,
+        description="Seconds that it has, once asked to end, to send clients to others and to answer what still comes; "
+        "it ends as soon as nobody asks any more. 0: only what is under way is answered.",
+    )
 
     @model_validator(mode="after")
     def _address_is_what_it_speaks(self) -> Self:
@@ -292,9 +314,15 @@ class ClientSettings(TracedSettings, AdmittedSettings, TlsSettings):
     )
     device: str = Field("cpu", pattern=DEVICE_PATTERN, description="Where to compute: cpu, cuda, mps or auto.")
     threads: int = Field(1, ge=1, description="Threads that one torch operation uses.")
-    spread: Literal["sticky", "random"] = Field(
-        "sticky", description="Which replica to ask: mostly the same one, or any, at random, each time."
+    split_servers: tuple[ServerUrl, ...] = Field(
+        (),
+        description="URLs of the split servers, or of what stands before them; dns+https://NAME:PORT stands for all "
+        "addresses of a name, which is looked up every few seconds. Default: those that the coordinator names.",
     )
+    fed_server: HttpUrl | None = Field(
+        None, description="URL of the fed server; default: the one that the coordinator names."
+    )
+    spread: Spread = Field("sticky", description=SPREAD)
     in_flight: int = Field(
         4,
         ge=0,

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from microsfl.client.choice import Choice
 from microsfl.client.http import Http
 from microsfl.client.transport import SplitServers
 from microsfl.config import SplitServerSettings
@@ -42,7 +43,7 @@ def test_a_split_server_says_what_each_request_took_it() -> None:
     replica = split_server.create_replica(SplitServerSettings(store_url="memory://", allow_models=ALLOWED), store)
     replica.stopwatch.server = "split-0"
     with served(create_app(replica, 10**6)) as url:
-        servers = SplitServers(Http(10.0), 0, lambda: [url])
+        servers = SplitServers(Http(10.0), Choice("sticky", 0), lambda: [url])
         servers.call("/v1/runs", {"spec": spec_of().model_dump(mode="json")})
         outputs = servers.forward(forward())
         gradients = {name: torch.ones_like(tensor) for name, tensor in outputs.outputs.items()}
@@ -72,7 +73,7 @@ def test_a_server_that_says_nothing_sensible_is_asked_all_the_same(value: str | 
         return Response(content, headers={} if value is None else {HEADER: value})
 
     with served(Starlette(routes=[Route("/v1/backward", answer, methods=["POST"])])) as url:
-        servers = SplitServers(Http(10.0), 0, lambda: [url])
+        servers = SplitServers(Http(10.0), Choice("sticky", 0), lambda: [url])
         assert servers.backward(Backward(**UNIT, version=1, gradients={}), {}).newest == 2
     spent = servers.traffic.spent()
     assert (spent["requests"], spent["server"], set(spent)) == (

@@ -12,6 +12,7 @@ import pytest
 import torch
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
+from microsfl.client.choice import Choice
 from microsfl.client.http import Http
 from microsfl.client.trainer import Task, Trainer
 from microsfl.client.transport import FedServer, SplitServers
@@ -55,7 +56,7 @@ def replica(store: ObjectStore, traces: Traces | None) -> Any:
 def a_round(spec: RunSpec, urls: list[str], fed_url: str, traces: Traces | None, in_flight: int = 0) -> None:
     """A client trains a round over real HTTP, and the round is closed."""
     http = Http()
-    split, fed = SplitServers(http, 0, lambda: urls, "random"), FedServer(http, lambda: fed_url)
+    split, fed = SplitServers(http, Choice("random", 0), lambda: urls), FedServer(http, lambda: fed_url)
     split.traces = traces
     modules = client_side(spec, build_parts(spec, ALLOWED))
     trainer = Trainer(spec, "one", modules, toy_data(), split, fed, torch.device("cpu"), in_flight)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from microsfl.client import http
+from microsfl.client.choice import Choice
 from microsfl.client.http import Http
 from microsfl.client.transport import SplitServers
 from microsfl.errors import ActivationsMissing, MicrosflError, RoundClosed, StoreCorrupt, Unreachable
@@ -80,7 +81,7 @@ def refuse(error: MicrosflError) -> Script:
 
 
 def split(*urls: str, favourite: int = 0, retry_s: float = 10.0) -> SplitServers:
-    return SplitServers(Http(retry_s), favourite, lambda: urls)
+    return SplitServers(Http(retry_s), Choice("sticky", favourite), lambda: urls)
 
 
 DEAD = "http://127.0.0.1:9"  # nobody listens on the discard port
@@ -159,7 +160,7 @@ def test_a_server_that_hangs_is_passed_over_within_its_patience(scripted: Callab
         return 200, GOOD
 
     hanging, alive = scripted(hang), scripted(good)
-    servers = SplitServers(Http(10.0, patience_s=0.1), 0, lambda: [hanging.url, alive.url])
+    servers = SplitServers(Http(10.0, patience_s=0.1), Choice("sticky", 0), lambda: [hanging.url, alive.url])
     servers._order = lambda: [hanging.url, alive.url]  # type: ignore[method-assign]
     assert servers.backward(REQUEST, {}).newest == 2
     assert (len(hanging.bodies), len(alive.bodies)) == (1, 1)
@@ -170,5 +171,8 @@ def test_a_slow_server_is_waited_for_in_the_end(scripted: Callable[[Script], Scr
     """The only one there is, and slower than the patience: each turn waits twice as long, and a replay is harmless."""
     waits = iter([0.4, 0.4, 0.0])
     slow = scripted(lambda *_: (threading.Event().wait(next(waits)), (200, GOOD))[1])
-    assert SplitServers(Http(10.0, patience_s=0.1), 0, lambda: [slow.url]).backward(REQUEST, {}).newest == 2
+    assert (
+        SplitServers(Http(10.0, patience_s=0.1), Choice("sticky", 0), lambda: [slow.url]).backward(REQUEST, {}).newest
+        == 2
+    )
     assert len(slow.bodies) >= 2

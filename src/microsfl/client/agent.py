@@ -28,6 +28,8 @@ from ..trust.tls import Outbound
 from ..zoo.datasets import Data, labels, load_data, takes_client
 from ..zoo.deal import OWN, check_own, deal, everything
 from ..zoo.parts import build_parts, client_side, load_front
+from .addresses import Addresses
+from .choice import Choice, Loads
 from .connections import Connections
 from .coordinator import Coordinator
 from .entitled import Ways
@@ -123,6 +125,8 @@ class Agent:
         self.http = Http(settings.retry_s, connections=Connections(Outbound.of(settings)))
         self.ways = Ways.of(self.http, settings.coordinator, settings.credential)
         self.coordinator = Coordinator(self.ways.coordinator, settings.coordinator)
+        self.addresses = Addresses(lambda: settings.split_servers or self.coordinator.split_servers)
+        self.loads = Loads()
         self.runs = Runs(settings, self.coordinator)
         self.trainers: LRUCache[tuple[str, str], Trainer] = LRUCache(RUNS_KEPT * len(settings.ids))
         self.done = TasksDone()
@@ -214,9 +218,9 @@ class Agent:
             return known
         spec, modules = self.runs.get(task.run)
         data = self.runs.local_data(spec, task.client, task.index)
-        split = SplitServers(self.ways.body, task.index, lambda: self.coordinator.split_servers, self.settings.spread)
-        split.traces = self.traces
-        fed = FedServer(self.ways.client_side, lambda: self.coordinator.fed_server)
+        choice = Choice(self.settings.spread, task.index, self.loads)
+        split = SplitServers(self.ways.body, choice, self.addresses, traces=self.traces)
+        fed = FedServer(self.ways.client_side, lambda: self.settings.fed_server or self.coordinator.fed_server)
         trainer = Trainer(spec, task.client, modules, data, split, fed, self.device, self.settings.in_flight)
         with self.changed:
             self.trainers[key] = trainer

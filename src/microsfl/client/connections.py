@@ -7,10 +7,13 @@ beside a unit of small tensors that is most of what it does (docs/concepts/perfo
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from urllib3.util import wait_for_read
@@ -21,15 +24,21 @@ from ..trust.diagnosis import unsafe
 from ..trust.tls import Outbound, here
 
 IDLE_LIMIT = 16  # connections kept open to one server
+SENT_WHOLE_BYTES = 65_536  # a request of up to this size is copied into one piece
+
+
+# Scheme, host and port, and the IP address of the host to connect to, or "".
+Server = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, the headers with their names in lower case, and the whole body."""
+    """A status, the headers with their names in lower case, and the whole body. server: who was asked."""
 
     status: int
     headers: Mapping[str, str]
     data: bytes
+    server: str = ""
 
 
 @dataclass
@@ -40,7 +49,7 @@ class Connections:
     """
 
     outbound: Outbound = field(default_factory=here)
-    _idle: dict[tuple[str, str], deque[http.client.HTTPConnection]] = field(default_factory=lambda: defaultdict(deque))
+    _idle: dict[Server, deque[http.client.HTTPConnection]] = field(default_factory=lambda: defaultdict(deque))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def request(
@@ -49,7 +58,7 @@ class Connections:
         """One request and its answer; nothing is tried again and no redirect is followed.
 
         Args:
-            url: of http or https.
+            url: of http or https; after a `#`, the IP address of the host to connect to.
             connect_s, read_s: how long to wait for the connection, and for each part of the answer.
 
         Raises:
@@ -59,7 +68,7 @@ class Connections:
                 another machine.
         """
         parts = urlsplit(url)
-        server = (parts.scheme, parts.netloc)
+        server = (parts.scheme, parts.netloc, parts.fragment)
         connection = self._connection(server, connect_s)
         is_new = connection.sock is None
         try:
@@ -81,7 +90,7 @@ class Connections:
             self._keep(server, connection)
         return answer
 
-    def _connection(self, server: tuple[str, str], connect_s: float) -> http.client.HTTPConnection:
+    def _connection(self, server: Server, connect_s: float) -> http.client.HTTPConnection:
         """An idle connection that is still open, or one that is not connected yet."""
         while True:
             with self._lock:
@@ -93,26 +102,59 @@ class Connections:
                 return connection
             connection.close()
 
-    def _new(self, server: tuple[str, str], connect_s: float) -> http.client.HTTPConnection:
-        scheme, netloc = server
+    def _new(self, server: Server, connect_s: float) -> http.client.HTTPConnection:
+        scheme, netloc, address = server
         if scheme not in ("http", "https") or not netloc:
             raise InvalidSetting(f"'{scheme}://{netloc}' is not a URL of a server; write it like http://host:8000.")
         try:
-            connection = http.client.HTTPConnection(netloc, timeout=connect_s)
+            connection: http.client.HTTPConnection = _Plain(netloc, timeout=connect_s)
             context = self.outbound.context_for(f"{scheme}://{netloc}")
-            if context is None:
-                return connection
-            return http.client.HTTPSConnection(netloc, timeout=connect_s, context=context)
+            if context is not None:
+                connection = _Secure(netloc, timeout=connect_s, context=context)
+            if address:
+                connection._create_connection = partial(_connected, address)  # type: ignore[attr-defined]
+            return connection
         except http.client.InvalidURL as error:
             raise InvalidSetting(f"'{scheme}://{netloc}' is not a URL of a server: {error}.") from None
 
-    def _keep(self, server: tuple[str, str], connection: http.client.HTTPConnection) -> None:
+    def _keep(self, server: Server, connection: http.client.HTTPConnection) -> None:
         with self._lock:
             idle = self._idle[server]
             idle.append(connection)
             spare = idle.popleft() if len(idle) > IDLE_LIMIT else None
         if spare is not None:
             spare.close()
+
+
+class _Plain(http.client.HTTPConnection):
+    """Sends a small request's head and body at once: with TLS, two pieces are two records and wake the server twice."""
+
+    _held: list[bytes] | None = None
+
+    def request(self, *args: Any, **options: Any) -> None:
+        self._held = []
+        try:
+            super().request(*args, **options)
+            parts = self._held
+        finally:
+            self._held = None
+        for part in [b"".join(parts)] if sum(map(len, parts)) <= SENT_WHOLE_BYTES else parts:
+            super().send(part)
+
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)
+        else:
+            self._held.append(data)
+
+
+class _Secure(_Plain, http.client.HTTPSConnection):
+    """The same over TLS."""
+
+
+def _connected(address: str, named: tuple[str, int], *how: Any) -> socket.socket:
+    """A connection to one address of a host, where http.client would look up its name."""
+    return socket.create_connection((address, named[1]), *how)
 
 
 def _is_open(connection: http.client.HTTPConnection) -> bool:

@@ -56,12 +56,9 @@ class Coordinator:
 
     def participants(self) -> list[Json]:
         """All participants; also learns the servers' addresses."""
-        found = list(self._ask("GET", "/api/participants")["participants"])
-        alive = [one for one in found if one.get("alive", True)] or found
-        fed = [one["address"] for one in alive if one["role"] == "fed-server"]
-        split = [one["address"] for one in alive if one["role"] == "split-server"]
-        self.learn({"split_servers": split, "fed_server": fed[0] if fed else None})
-        return found
+        answer = self._ask("GET", "/api/participants")
+        self.learn(answer)
+        return list(answer["participants"])
 
     def learn(self, servers: Json) -> None:
         with self.lock:

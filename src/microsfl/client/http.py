@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -46,6 +46,10 @@ class Reply(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
 
+    @property
+    def server(self) -> str:
+        """URL of who answered, as it was asked."""
+
 
 class Way(Protocol):
     """How a request gets to a server."""
@@ -69,7 +73,8 @@ class Http:
     """The connections of a process; says what failed in microsfl's own errors.
 
     retry_s: how long a request is tried again, on the next server in turn, while servers do not answer or fail. A
-    server that failed is asked last for `AVOID_S` seconds, so that a dead one does not cost every request a time-out.
+    server that failed is asked last for `AVOID_S` seconds, so that a dead one does not cost every request a time-out;
+    so is one that closes its connections, as it does before it ends.
     patience_s: how long an answer is waited for before the next server is asked, as a server may hang without dying.
     It is at least four times the slowest answer so far, and doubles with each turn: asking twice changes nothing, and
     whoever computes for long is waited for in the end. A server that says when to come again (`Retry-After`) is not
@@ -118,7 +123,7 @@ class Http:
                 first = first or server
                 sent = headers if body is None else {"content-type": kind, **headers}
                 try:
-                    answer = self._once(method, server + path, body, sent, wait_s + patience_s)
+                    answer = self._once(method, server, path, body, sent, wait_s + patience_s)
                 except (_TryAgain, UnsafeConnection) as failed:
                     self.tries.failed(path)
                     problem = str(failed).rstrip(".")
@@ -130,8 +135,10 @@ class Http:
                         self._failed_at[server] = time.monotonic()
                 else:
                     self._safe.add(server)
+                    if answer.headers.get("connection") == "close":  # it is about to end
+                        self._failed_at[server] = time.monotonic()
                     self.tries.answered(path, time.monotonic() - began, by_another=server != first)
-                    return answer
+                    return replace(answer, server=server)
             if unsafe and len(unsafe) == len(asked):
                 raise unsafe[0]
             until = time.monotonic() + max(pause * random.uniform(0.5, 1.0), wanted_s)
@@ -143,8 +150,11 @@ class Http:
     def _failed_lately(self, server: str) -> bool:
         return time.monotonic() - self._failed_at.get(server, -AVOID_S) < AVOID_S
 
-    def _once(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], read_s: float) -> Answer:
-        asked_at = time.monotonic()
+    def _once(
+        self, method: str, server: str, path: str, body: bytes | None, headers: Mapping[str, str], read_s: float
+    ) -> Answer:
+        base, _, address = server.partition("#")  # see `addresses.py`
+        url, asked_at = base + path + (address and f"#{address}"), time.monotonic()
         try:
             answer = self.connections.request(method, url, body, headers, connect_s=CONNECT_S, read_s=read_s)
         except (OSError, http.client.HTTPException) as error:

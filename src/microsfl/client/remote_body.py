@@ -18,6 +18,8 @@ from ..errors import InputError, RunNotActive, Unreachable
 from ..spec import RunSpec, check_id
 from ..wire.messages import Backward, Forward, Outputs, Predict, Tensors
 from ..wire.tensors import decode
+from .addresses import Addresses
+from .choice import Choice
 from .coordinator import Coordinator
 from .entitled import Ways
 from .http import Http
@@ -78,7 +80,9 @@ class RemoteBody(nn.Module):
         self._gradients = ErrorFeedback(self._wire.gradients, is_on=self._wire.error_feedback)
         self._control = control
         self._asked_at = -SERVERS_FRESH_S
-        self._servers = SplitServers(ways.body, seed_of("favourite", self.client), self._addresses)
+        self._servers = SplitServers(
+            ways.body, Choice("sticky", seed_of("favourite", self.client)), Addresses(self._addresses)
+        )
         self._newest = 0
         self._unit = 0
         self.round: int = self._servers.status(run)["open_round"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from ..core.client_side import OptimizerState
 from ..errors import ActivationsMissing, ClientNotFound
@@ -26,6 +25,9 @@ from ..wire.messages import (
     Update,
 )
 from ..wire.tensors import decode
+from ..wire.timing import HEADER as TIMING
+from ..wire.timing import read_timing
+from .choice import Choice
 from .http import BINARY, NO_HEADERS, Reply, Way, json_object
 from .traffic import Traffic
 
@@ -35,21 +37,16 @@ Kind = TypeVar("Kind", bound=Message)
 
 @dataclass
 class SplitServers:
-    """The split servers as one client sees them: any of them answers any request.
-
-    sticky: the client keeps to replica number `favourite` (modulo their number, in sorted order), where its graphs are
-    cached, and takes the next when that one fails. random: each request goes to a replica drawn at random.
-    """
+    """The split servers as one client sees them: any of them answers any request, and `choice` says which is asked."""
 
     http: Way
-    favourite: int
+    choice: Choice
     addresses: Callable[[], Sequence[str]]
-    spread: Literal["sticky", "random"] = "sticky"
     traffic: Traffic = field(default_factory=Traffic)
     traces: Traces | None = None
 
     def forward(self, request: Forward) -> Outputs:
-        sticky = request.model_copy(update={"sticky": self.spread == "sticky"})
+        sticky = request.model_copy(update={"sticky": self.choice.spread != "random"})
         return self._send("/v1/forward", sticky, Outputs)
 
     def backward(self, request: Backward, activations: Tensors) -> Gradients:
@@ -80,19 +77,33 @@ class SplitServers:
 
     def _send(self, path: str, request: Message, kind: type[Kind]) -> Kind:
         if self.traces is None or not isinstance(request, UnitMessage):
-            return _message(self.http, self._order, path, request, kind, self.traffic)
+            return self._ask(path, request, kind)
         with self.traces.span(request.key, path, asks=True) as parent:
-            headers = NO_HEADERS if parent is None else {HEADER: parent}
-            return _message(self.http, self._order, path, request, kind, self.traffic, headers)
+            return self._ask(path, request, kind, NO_HEADERS if parent is None else {HEADER: parent})
+
+    def _ask(self, path: str, request: Message, kind: type[Kind], headers: Mapping[str, str] = NO_HEADERS) -> Kind:
+        if self.choice.spread != "two":
+            return _message(self.http, self._order, path, request, kind, self.traffic, headers)[0]
+        back, loads = request.key if isinstance(request, Backward) else None, self.choice.loads
+        order = self.choice.order(self.addresses(), back)
+        turns = iter([order])  # asked anew once all of them have been asked
+        if order:
+            loads.asked(order[0])
+        try:
+            message, answer = _message(
+                self.http, lambda: next(turns, None) or self._order(), path, request, kind, self.traffic, headers
+            )
+        finally:
+            if order:
+                loads.over(order[0])
+        timing = read_timing(answer.headers.get(TIMING))
+        loads.told(answer.server, 0 if timing is None else timing.load)
+        if isinstance(request, Forward):
+            self.choice.went(request.key, answer.server)
+        return message
 
     def _order(self) -> list[str]:
-        known = sorted(self.addresses())
-        if not known:
-            return []
-        if self.spread == "random":
-            return random.sample(known, len(known))
-        first = self.favourite % len(known)
-        return known[first:] + known[:first]
+        return self.choice.order(self.addresses())
 
 
 @dataclass
@@ -104,7 +115,7 @@ class FedServer:
     traffic: Traffic = field(default_factory=Traffic)
 
     def upload(self, update: Update) -> Stored:
-        return _message(self.http, self._order, "/v1/updates", update, Stored, self.traffic)
+        return _message(self.http, self._order, "/v1/updates", update, Stored, self.traffic)[0]
 
     def weights(self, run: str, version: int | None = None) -> tuple[int, bytes]:
         """(version, weights file) of the client-side model; the newest when `version` is None."""
@@ -141,7 +152,7 @@ def _message(
     kind: type[Kind],
     traffic: Traffic,
     headers: Mapping[str, str] = NO_HEADERS,
-) -> Kind:
+) -> tuple[Kind, Reply]:
     began = time.perf_counter()
     body = request.pack()
     encoded = time.perf_counter()
@@ -151,7 +162,7 @@ def _message(
     decode_s = time.perf_counter() - answered
     asked_s = answered - encoded
     traffic.add(len(body), len(answer.data), answer.headers, asked_s, encode_s=encoded - began, decode_s=decode_s)
-    return message
+    return message, answer
 
 
 def _get(http: Way, servers: Callable[[], Sequence[str]], path: str, traffic: Traffic) -> Reply:

@@ -204,6 +204,7 @@ class Federation:
         return SplitServerSettings(
             port=0,
             id=name,
+            drain_s=0,
             coordinator=self.coordinator,
             credential=str(local.credential(name)),
             store_url=self.store_url("body"),
@@ -218,6 +219,7 @@ class Federation:
         return FedServerSettings(
             port=0,
             id=FED_SERVER,
+            drain_s=0,
             coordinator=self.coordinator,
             credential=str(local.credential(FED_SERVER)),
             store_url=self.store_url("client"),

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..client.addresses import Addresses
+from ..client.choice import Choice
 from ..client.transport import FedServer, SplitServers
 from ..core.cut import Parts
 from ..spec import RunSpec, Traits
@@ -55,7 +57,7 @@ def fetched(question: Json) -> Json:
 def newest(control: Control, traits: Traits) -> tuple[bytes | None, bytes | None]:
     """The newest weights files: of the body, and of what clients exchange; None for what the strategy lacks."""
     control.participants()
-    split = SplitServers(control.ways.body, 0, lambda: control.split_servers)
+    split = SplitServers(control.ways.body, Choice("sticky", 0), Addresses(lambda: control.split_servers))
     fed = FedServer(control.ways.client_side, lambda: control.fed_server)
     body = split.weights(control.name)[1] if traits.split else None
     return body, fed.weights(control.name)[1] if traits.federated else None

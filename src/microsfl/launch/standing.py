@@ -139,6 +139,7 @@ class Standing:
         return SplitServerSettings(
             port=0,
             id=name,
+            drain_s=0,
             coordinator=self.coordinator,
             credential=str(local.credential(name)),
             store_url=self.folder.store_url(keys.BODY),
@@ -149,6 +150,7 @@ class Standing:
         return FedServerSettings(
             port=0,
             id=FED_SERVER,
+            drain_s=0,
             coordinator=self.coordinator,
             credential=str(local.credential(FED_SERVER)),
             store_url=self.folder.store_url(keys.CLIENT),

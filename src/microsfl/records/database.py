@@ -110,6 +110,11 @@ class Records:
     def close(self) -> None:
         self._engine.dispose()
 
+    def ping(self) -> None:
+        """Ask the database for nothing, to see that it answers."""
+        with self._transaction() as connection:
+            connection.execute(select(1))
+
     def count_retry(self) -> None:
         """For whoever writes something again."""
         self.figures.retries += 1

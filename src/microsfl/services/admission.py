@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qs, unquote_plus
+from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
@@ -16,7 +15,7 @@ from ..trust.scopes import Role
 from ..trust.tokens import ANY, LIFE_S, Audience, check_acts_as
 from . import api
 from .at_hand import RESPONSES, at_hand
-from .gate import COOKIE, caller_of
+from .gate import COOKIE, basic_of, caller_of
 from .http import read_body
 from .identities import Identities
 from .json_body import JsonRoute
@@ -156,7 +155,7 @@ async def token(request: Request, response: Response) -> TokenJson:
     except ValueError:
         raise InputError(f"audience must be one of {', '.join(Audience)}.") from None
     response.headers.update(NEVER_KEPT)
-    name, secret = _basic(request) or (form.get("client_id", ""), form.get("client_secret", ""))
+    name, secret = basic_of(request.headers) or (form.get("client_id", ""), form.get("client_secret", ""))
     given = await _identities(request).token(name, secret, audience)
     return TokenJson(access_token=given[0], expires_in=int(given[1]))
 
@@ -245,18 +244,6 @@ def _form(body: bytes) -> dict[str, str]:
         return {name: values[0] for name, values in parse_qs(body.decode(), max_num_fields=16).items()}
     except ValueError:
         raise InputError("The body is not a form.") from None
-
-
-def _basic(request: Request) -> tuple[str, str] | None:
-    """Id and secret in the header, where OAuth libraries put them (RFC 6749, section 2.3.1). Raises InputError."""
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        name, _, secret = base64.b64decode(given, validate=True).decode().partition(":")
-    except ValueError:
-        raise InputError("The header Authorization is not a name and a secret in base64.") from None
-    return unquote_plus(name), unquote_plus(secret)
 
 
 def _json(one: Identity) -> IdentityJson:

@@ -84,6 +84,10 @@ class Health(BaseModel):
     version: str
 
 
+class Ready(BaseModel):
+    status: str = Field(description="`ready`, or why it is not")
+
+
 class ParticipantJson(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 

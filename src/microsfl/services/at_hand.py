@@ -12,8 +12,10 @@ from .data_plane import DataPlane
 from .director import Director
 from .identities import Identities
 from .overview import View
+from .readiness import Readiness
 from .refusals import Refusals
 from .resolver import Resolver
+from .scale import Scale
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorJson, "description": "The request is wrong."},
@@ -30,6 +32,8 @@ class AtHand:
     view: View
     resolver: Resolver
     refusals: Refusals
+    scale: Scale
+    readiness: Readiness
     identities: Identities | None = None  # none: everybody may do everything
 
 

@@ -24,13 +24,14 @@ from ..process import start_logging
 from ..records import Entry, Records
 from ..spec import RunSpec
 from ..trust.tls import Inbound, Outbound
-from . import admission, for_people, http, pages, trail_route
+from . import admission, for_people, http, pages, scale_routes, trail_route
 from .api import (
     Count,
     Health,
     Metrics,
     Poll,
     PollAnswer,
+    Ready,
     Registered,
     Registration,
     ReportAnswer,
@@ -46,7 +47,7 @@ from .api import (
 from .at_hand import RESPONSES, AtHand, InPath, at_hand, director_of
 from .callers import Admission, Bounds, Callers
 from .connections import connections_of
-from .coordinator_endpoints import ENDPOINTS
+from .coordinator_endpoints import ENDPOINTS, SECRETS_AT
 from .coordinator_points import points
 from .data_plane import DataPlane
 from .director import Director
@@ -55,16 +56,21 @@ from .identities import Identities, federation_of, trust_of
 from .insist import PATIENCE_S, insist
 from .json_body import JsonRoute, QuickRoute, Shortcut, on_invalid_request
 from .meter import Meter, Requests, metrics_route
+from .need import in_need
 from .origin import SameOrigin
 from .overview import View
+from .readiness import Readiness
 from .refusals import Refusals, Watch
 from .reports import Report, event_of
 from .resolver import Resolver
 from .roster import CLIENT, SPLIT_SERVER
+from .scale import Scale
 from .spent import Profile, profile_of
 
 ROLE = "coordinator"
 THREADS = 32
+
+ROUTES = (scale_routes, for_people, admission, trail_route, pages)
 
 # What each client asks every few seconds.
 quick = APIRouter(prefix="/api", route_class=QuickRoute, responses=RESPONSES)
@@ -98,7 +104,7 @@ def create_app(
     refusals.also(started(clock(), identities))
     callers = Callers(bounds or Bounds.of(CoordinatorSettings()))
     app = FastAPI(
-        routes=[metrics_route(lambda: (*points(director, records, plane), *requests.points()))],
+        routes=[metrics_route(lambda: (*points(director, records, plane, scale), *requests.points()))],
         title="microsfl coordinator",
         version=__version__,
         description="Participants, runs, rounds and metrics of split federated learning. No tensor comes here.",
@@ -107,13 +113,16 @@ def create_app(
         exception_handlers=handlers,
     )
     app.state.director = director
-    app.state.at_hand = AtHand(director, plane, View(director, clock()), resolver or Resolver(), refusals, identities)
+    view, scale = View(director, clock()), Scale(lambda: in_need(director.runs(), director.wishes), clock)
+    app.state.at_hand = AtHand(
+        director, plane, view, resolver or Resolver(), refusals, scale, Readiness(records, clock), identities
+    )
     app.add_middleware(Shortcut, routes=quick.routes, handlers=handlers)
     _add_gate(app, identities, callers)
     app.add_middleware(SameOrigin)
     app.add_middleware(Watch, refusals=refusals, requests=requests)
     app.add_middleware(Meter, requests=requests)  # around all of them
-    for one in (quick, router, for_people.router, admission.router, trail_route.router, pages.router):
+    for one in (quick, router, *(module.router for module in ROUTES)):
         app.include_router(one)
     if missing := without_scope(app.routes, ENDPOINTS):
         raise ValueError(f"endpoints without a scope: {missing}")
@@ -151,6 +160,7 @@ def _add_gate(app: FastAPI, identities: Identities | None, callers: Callers) -> 
             routes=lambda: app.routes,
             cookies=True,
             hold_back=callers.hold_back,
+            by_secret=dict.fromkeys(SECRETS_AT, identities.caller_by),
         )
 
 
@@ -173,6 +183,8 @@ def main(settings: CoordinatorSettings) -> None:
         app = create_app(
             records, data_plane=plane, resolver=resolver, identities=identities, bounds=Bounds.of(settings)
         )
+        roster = app.state.director.roster
+        roster.told_split, roster.told_fed = settings.split_servers, settings.fed_server
         stop, open_ones = app.state.director.stop, connections_of(settings)
         http.serve(app, sock, open_ones, role=ROLE, on_stop=stop, inbound=inbound)
     finally:
@@ -188,8 +200,7 @@ async def poll(request: Request, poll: Poll) -> PollAnswer:
     tasks = await director.poll(list(dict.fromkeys(poll.clients)), poll.wait_s, in_hand)
     return PollAnswer(
         tasks=[task_json(run, task) for run, task in tasks],
-        split_servers=director.roster.servers(SPLIT_SERVER),
-        fed_server=director.roster.fed_server(),
+        **director.roster.told(),
     )
 
 
@@ -202,12 +213,12 @@ async def register(request: Request, registration: Registration) -> Registered:
     participant = director.roster.register(registration.id, registration.role, registration.address, registration.info)
     if registration.role == CLIENT:
         await director.offer_clients()
-    roster = director.roster
+    if registration.role == SPLIT_SERVER:
+        at_hand(request).scale.heard(registration.id, registration.info)
     return Registered(
         **vars(participant_json(participant, alive=True)),
         trust=trust_of(at_hand(request).identities),
-        split_servers=roster.servers(SPLIT_SERVER),
-        fed_server=roster.fed_server(),
+        **director.roster.told(),
     )
 
 
@@ -222,6 +233,13 @@ async def report(request: Request, run: InPath, report: Report) -> ReportAnswer:
 @router.get("/health", tags=["service"], summary="Is the coordinator there?")
 async def health() -> Health:
     return Health(version=__version__)
+
+
+@router.get("/ready", tags=["service"], summary="Can it work?", responses={503: {"description": "not now, and why"}})
+async def ready(request: Request, response: Response) -> Ready:
+    problem = await at_hand(request).readiness.problem()
+    response.status_code = 503 if problem else 200
+    return Ready(status=problem or "ready")
 
 
 @router.post(

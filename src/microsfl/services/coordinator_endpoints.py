@@ -13,6 +13,7 @@ ENDPOINTS: Endpoints = {
     ("GET", "/docs/oauth2-redirect"): (Scope.PUBLIC,),
     ("GET", "/openapi.json"): (Scope.PUBLIC,),
     ("GET", "/api/health"): (Scope.PUBLIC,),
+    ("GET", "/api/ready"): (Scope.PUBLIC,),
     # Who is not in yet shows a secret in the body.
     ("POST", "/api/tokens"): (Scope.PUBLIC,),
     ("POST", "/api/enrolments"): (Scope.PUBLIC,),
@@ -40,6 +41,7 @@ ENDPOINTS: Endpoints = {
     ("POST", "/api/resolve"): (Scope.CONTROL,),
     # Whoever looks.
     ("GET", "/metrics"): (Scope.READ,),
+    ("GET", "/api/scale"): (Scope.READ,),
     ("GET", "/api/runs"): (Scope.READ,),
     ("GET", "/api/overview"): (Scope.READ,),
     ("GET", "/api/events"): (Scope.READ,),
@@ -53,3 +55,6 @@ ENDPOINTS: Endpoints = {
     ("GET", "/api/runs/{run}/results.zip"): (Scope.READ,),
     ("GET", "/api/runs/{run}/weights"): (Scope.MODEL,),  # its links open the weights
 }
+
+# What asks there knows no tokens, as an autoscaler: its id and secret do (HTTP Basic).
+SECRETS_AT = ("/api/scale",)

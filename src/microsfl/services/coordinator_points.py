@@ -12,13 +12,16 @@ from .data_plane import DataPlane
 from .director import Director
 from .roster import CLIENT, FED_SERVER, SPLIT_SERVER, Roster
 from .run import Run
+from .scale import MOST_REPLICAS, Scale
 
 # A database keeps runs for ever, and a label should have few values: of the ended ones only the newest are shown.
 ENDED_RUNS = 20
 
 
-def points(director: Director, records: Records, data_plane: DataPlane) -> Iterator[Point]:
+def points(director: Director, records: Records, data_plane: DataPlane, scale: Scale) -> Iterator[Point]:
     yield build_point("coordinator")
+    yield "microsfl_replicas_wanted", {}, scale.replicas(0, MOST_REPLICAS)
+    yield "microsfl_replicas_load", {}, scale.load
     yield from _participants(director.roster)
     runs = director.runs()
     states = Counter(run.state.status for run in runs)

@@ -35,6 +35,7 @@ from ..trust.tokens import Audience
 from ..wire.retry_after import retry_after_s
 from ..wire.timing import HEADER, Timing, read_timing
 from .api import OutlierJson
+from .hedge import Failed, first_answer
 from .pool import Pool
 from .shown import CommitJson
 from .spent import spent_there
@@ -42,6 +43,7 @@ from .spent import spent_there
 BUDGET_S = 600.0
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 120.0
+PATIENCE_S = 15.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 RUNS_REMEMBERED = 256
@@ -122,7 +124,8 @@ def _outliers(answer: Committed) -> str | None:
 
 
 class DataPlane:
-    """Calls with retries: the next replica at once, then a growing pause with jitter, until `budget_s` is spent.
+    """Calls with retries: the next replica at once, then a growing pause with jitter, until `budget_s` is spent. Beside
+    one that hangs, another is asked (`hedge.py`).
 
     `servers` is asked for the URLs before each attempt, so that a server which registers meanwhile is found. Every
     method raises what a server has against the request itself (4xx), or the store (`StoreCorrupt`), as it came, and
@@ -138,6 +141,9 @@ class DataPlane:
         self._pool = Pool(outbound or Outbound(), timeout, connections=8)
         self._contributions: LRUCache[str, int] = LRUCache(RUNS_REMEMBERED)  # in the last round of each run
         self._helping: set[asyncio.Task[None]] = set()
+        # How long an answer is waited for before another server is asked beside, or four times the slowest one so far.
+        self.patience_s = PATIENCE_S
+        self._slowest_s: dict[str, float] = {}
         # By path, for the metrics: seconds of calls that were answered, and tries after the first one.
         self.seconds: dict[str, Histogram] = {}
         self.retries: Counter[str] = Counter()
@@ -203,14 +209,23 @@ class DataPlane:
         deadline = began + budget_s
         first, attempt = random.randrange(1 << 16) if first is None else first, 0
         while True:
-            urls = servers()
+            urls = list(servers())
             try:
                 if not urls:
                     raise _TryAgain("none is registered")
-                url = urls[(first + attempt) % len(urls)] + path
-                found = await asyncio.to_thread(self._ask, url, message, answer, audience)
+                place = (first + attempt) % len(urls)
+                url, *others = urls[place:] + urls[:place]
+                found = await first_answer(
+                    lambda one: asyncio.to_thread(self._ask, one + path, message, answer, audience),
+                    url,
+                    others,
+                    max(self.patience_s, 4 * self._slowest_s.get(path, 0.0)),
+                    servers,
+                )
+                took_s = time.monotonic() - began
                 if message is not None:
-                    self.seconds.setdefault(path, Histogram(REDUCE_BOUNDS)).observe(time.monotonic() - began)
+                    self.seconds.setdefault(path, Histogram(REDUCE_BOUNDS)).observe(took_s)
+                    self._slowest_s[path] = max(took_s, self._slowest_s.get(path, 0.0))
                 return found
             except _TryAgain as error:
                 pause_s = _pause_s(attempt, len(urls))
@@ -256,7 +271,7 @@ class DataPlane:
         return {} if self.token is None else {"authorization": f"Bearer {self.token(audience)}"}
 
 
-class _TryAgain(Exception):
+class _TryAgain(Failed):
     """This attempt came to nothing; another may do better, `after_s` seconds later."""
 
     def __init__(self, problem: str, after_s: float = 0.0) -> None:

@@ -27,6 +27,7 @@ from .bells import ANY_RUN, Bells, client_topic, run_topic
 from .data_plane import DataPlane, aggregated_row, reduced_row
 from .insist import PATIENCE_S, insist
 from .intake import Intake
+from .need import Wishes
 from .patience import due
 from .roster import FED_SERVER, SPLIT_SERVER, Roster
 from .run import Run, load
@@ -50,7 +51,7 @@ class Director:
     def __init__(
         self, records: Records, clock: Callable[[], float], data_plane: DataPlane, patience_s: float = PATIENCE_S
     ) -> None:
-        self.roster = Roster(records, clock)
+        self.roster, self.wishes = Roster(records, clock), Wishes(clock)
         self._records, self._clock, self._data_plane, self._patience_s = records, clock, data_plane, patience_s
         self._intake = Intake(records, self.roster, clock, patience_s, self._go_on)
         self._runs = {record.name: load(records, record, clock()) for record in records.runs()}
@@ -114,7 +115,8 @@ class Director:
                 if existing.spec.decisive != spec.decisive:
                     raise RunExists(f"There is a run '{existing.name}' with another specification.")
                 return existing, False
-            state = await prepare(self._data_plane, self.roster, spec)
+            with self.wishes.wish(spec):
+                state = await prepare(self._data_plane, self.roster, spec)
             now = self._clock()
             run = Run(spec, now, state, now)
             await insist(partial(self._add, run, by), self._patience_s, self._records.count_retry)
@@ -158,7 +160,8 @@ class Director:
         if run.state.status is Status.FINISHED:
             raise RunNotActive(f"Run '{name}' is finished; there is nothing to resume.")
         if run.state.ended:
-            state = go_on(await prepare(self._data_plane, self.roster, run.spec), run.rounds)
+            with self.wishes.wish(run.spec):
+                state = go_on(await prepare(self._data_plane, self.roster, run.spec), run.rounds)
             await self._intake.take(run, rounds.ResumeRequested(state), origin=Origin(by))
             async with run.lock:
                 rows = await asyncio.to_thread(self._records.metrics, name, run.state.round)

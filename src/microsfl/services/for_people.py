@@ -12,6 +12,7 @@ from fastapi import APIRouter, Body, Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response, StreamingResponse
 
+from ..config import DNS
 from ..errors import InvalidSetting, MicrosflError, RunNotFound, VersionNotFound
 from ..spec import RunSpec
 from ..spec.reference import settings_reference
@@ -150,8 +151,8 @@ async def results(request: Request, run: InPath) -> FileResponse:
 @router.get("/runs/{run}/weights", tags=["results"], summary="Where the weights are; no tensor comes through here")
 async def weights(request: Request, response: Response, run: InPath) -> WeightsJson:
     director = director_of(request)
-    traits, roster = director.run(run).spec.strategy.traits, director.roster
-    split, fed = roster.servers(SPLIT_SERVER), roster.fed_server()
+    traits, told = director.run(run).spec.strategy.traits, director.roster.told()
+    split, fed = [url.removeprefix(DNS) for url in told["split_servers"]], told["fed_server"]
     parts = []
     token = partial(_token_for, request, run)
     if traits.split and split:

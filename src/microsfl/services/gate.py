@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from typing import TypeAlias
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..errors import Forbidden, MicrosflError, Unauthenticated
+from ..errors import Forbidden, InputError, MicrosflError, Unauthenticated
 from ..trust import scopes
 from ..trust.tokens import ANY, Caller, Verifier
 from .http import on_microsfl_error
@@ -49,6 +50,7 @@ class Gate:
         cookies: whether a browser's session counts as a token, too.
         links: whether a link's token may stand in the query of what it downloads.
         hold_back: awaited before a refusal for want of a valid token is said.
+        by_secret: path -> who an id and a secret are of, for endpoints whose callers cannot get tokens.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Gate:
         cookies: bool = False,
         links: bool = False,
         hold_back: Callable[[Scope], Awaitable[None]] = _at_once,
+        by_secret: Mapping[str, Callable[[str, str], Caller]] | None = None,
     ) -> None:
+        self._by_secret = by_secret or {}
         self._app, self._verifier, self._endpoints = app, verifier, endpoints
         self._cookies, self._links, self._hold_back = cookies, links, hold_back
         self._get_routes = routes
@@ -89,10 +93,16 @@ class Gate:
             scope.setdefault("state", {})["caller"] = NOBODY
             return
         link = _link(scope) if self._links and scopes.Scope.DOWNLOAD in wanted else None
-        token = link or token_of(Headers(scope=scope), cookies=self._cookies)
-        caller = verifier.verify(token)
+        headers = Headers(scope=scope)
+        given = basic_of(headers) if path in self._by_secret else None
         # The caller is there also for whoever notes who was refused.
-        scope.setdefault("state", {}).update(caller=caller, admits=partial(_admits, verifier, token))
+        state = scope.setdefault("state", {})
+        if given is not None:
+            caller = state["caller"] = self._by_secret[path](*given)
+        else:
+            token = link or token_of(headers, cookies=self._cookies)
+            caller = verifier.verify(token)
+            state.update(caller=caller, admits=partial(_admits, verifier, token))
         if link is not None and caller.role is not scopes.Role.LINK:
             raise Forbidden("Only a link's token may stand in an address: others would stay there for too long.")
         if not any(map(caller.may, wanted)):
@@ -129,6 +139,18 @@ def token_of(headers: Headers, *, cookies: bool) -> str:
         "This needs a token (`Authorization: Bearer …`), which a credential gives: `microsfl enrol` makes one of an "
         "invitation, and microsfl's own commands find it then, or in the file that --credential names."
     )
+
+
+def basic_of(headers: Headers) -> tuple[str, str] | None:
+    """Id and secret in the header, where OAuth libraries put them (RFC 6749, section 2.3.1). Raises InputError."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        name, _, secret = base64.b64decode(given, validate=True).decode().partition(":")
+    except ValueError:
+        raise InputError("The header Authorization is not a name and a secret in base64.") from None
+    return unquote_plus(name), unquote_plus(secret)
 
 
 def _link(scope: Scope) -> str | None:

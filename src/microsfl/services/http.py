@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -47,6 +48,8 @@ RENEWED_EVERY_TICKS = 20  # of uvicorn, 0.1 s each: how often the files of the c
 # The beginning of a body, at least `PEEKED_BYTES` -> the most that it may have.
 Peek = Callable[[bytearray], int]
 Handler = Callable[[Request, Exception], Awaitable[Response]]
+# Whether there is a hurry -> waits until the process may end.
+Drain = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 async def on_microsfl_error(_: Request, error: Exception) -> Response:
@@ -180,9 +183,11 @@ class Server(uvicorn.Server):
         address: str,
         on_stop: Callable[[], None] | None,
         inbound: Inbound | None = None,
+        drain: Drain | None = None,
     ) -> None:
         super().__init__(config)
         self.role, self.address, self.on_stop, self.inbound = role, address, on_stop, inbound
+        self.drain, self.hurried = drain, False
         if inbound is not None:
             config.load()
             config.ssl = inbound.context
@@ -202,8 +207,14 @@ class Server(uvicorn.Server):
                 event("certificate not renewed", logging.WARNING, reason=str(error))
         return await super().on_tick(counter)
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.hurried = self.should_exit  # asked for the second time
+        super().handle_exit(sig, frame)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         event("stopping")
+        if self.drain is not None:
+            await self.drain(lambda: self.hurried)
         if self.on_stop is not None:
             self.on_stop()
         if self.inbound is not None:
@@ -226,12 +237,14 @@ def serve(
     role: str,
     on_stop: Callable[[], None] | None = None,
     inbound: Inbound | None = None,
+    drain: Drain | None = None,
 ) -> None:
     """Serve `app` on `sock` until SIGTERM or SIGINT; over TLS where there is an `inbound`. connections: bounds those
     that it opens.
 
     `on_stop` is called on the event loop when the end was asked for, before open requests are waited for: an app with
-    long polls answers them there.
+    long polls answers them there. `drain` is waited for before that, and all is answered meanwhile; it is told whether
+    the end was asked for a second time.
     """
     host, port = sock.getsockname()[:2]
     config = Config(
@@ -246,7 +259,7 @@ def serve(
         # uvicorn raises the signal once more when it has stopped; without this a clean stop would exit with its number.
         signal.signal(number, lambda *_: None)
     address = url_of("http" if inbound is None else "https", host, port)
-    server = Server(config, role, address, on_stop, inbound)
+    server = Server(config, role, address, on_stop, inbound, drain)
     allow_connections()
     # What is loaded by now stays. To look through it for garbage again and again would stop all answers for 0.1 s.
     gc.freeze()

@@ -192,6 +192,10 @@ class Identities:
             raise Forbidden(f"A {caller.role} gets no token for the audience '{audience}'.")
         return self._signer().token(caller, audience, LIFE_S, self._clock()), LIFE_S
 
+    def caller_by(self, name: str, secret: str) -> Caller:
+        """Whose credential that is. Raises Unauthenticated when it is not right."""
+        return self.caller(self._checked(name, secret))
+
     def session(self, name: str, secret: str) -> tuple[str, Caller, float]:
         """A token for a browser, of whom it is, and how many seconds it lives.
 

@@ -13,7 +13,7 @@ from ..trust.scopes import Scope
 from ..trust.tokens import ANY, Caller
 from .api import Progress, participant_json, progress_of
 from .director import Director
-from .roster import CLIENT, FED_SERVER
+from .roster import CLIENT, FED_SERVER, LEAVING
 from .run import Run
 from .shown import About, Glance, Overview, ParticipantNow, Participants
 
@@ -89,7 +89,10 @@ def participants_of(director: Director, caller: Caller) -> Participants:
     clients = dict(_of_clients(active))
     own = caller.acts_as if not caller.may(Scope.READ) else {ANY}
     told = [one for one in director.roster.all() if one.role != CLIENT or ANY in own or one.id in own]
-    return Participants(participants=[_now(one, director.roster.alive(one.id), active, clients) for one in told])
+    return Participants(
+        participants=[_now(one, director.roster.alive(one.id), active, clients) for one in told],
+        **director.roster.told(),
+    )
 
 
 def _now(one: Participant, alive: bool, active: Sequence[Run], clients: dict[str, str]) -> ParticipantNow:
@@ -98,7 +101,7 @@ def _now(one: Participant, alive: bool, active: Sequence[Run], clients: dict[str
     elif one.role == CLIENT:
         doing = clients.get(one.id, "idle")
     else:
-        doing = _of_server(one.role, active)
+        doing = "about to end" if one.info.get(LEAVING) else _of_server(one.role, active)
     health = "alive" if alive else "silent"
     return ParticipantNow(**vars(participant_json(one, alive)), doing=doing, health=health)
 

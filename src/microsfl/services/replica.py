@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Lifespan
 
 from .. import __version__
@@ -30,6 +30,8 @@ from ..wire.timing import HEADER, Timing
 from .callers import Admission, Bounds, Callers, check_there, line_of
 from .gate import Endpoints, Gate, caller_of, without_scope
 from .http import exception_handlers, read_body, read_json
+from .leaving import Farewell, Leaving
+from .load import Load
 from .meter import Meter, Requests, metrics_route
 from .replica_endpoints import BODY
 from .replica_points import points
@@ -58,7 +60,8 @@ class Replica:
     info: figures for the coordinator. stopwatch: measures what goes through `answer` and `call`. points: the metrics
     that it has besides those of every replica. tracing: where units are followed. endpoints: what each asks of its
     caller. is_managed: whether the coordinator directs a run. refused: how many requests were. largest: bytes that a
-    message of a run has at most, where that is known; it may be called from any thread.
+    message of a run has at most, where that is known; it may be called from any thread. load: requests that are here.
+    leaving: whether it is about to end.
     """
 
     role: str
@@ -79,6 +82,8 @@ class Replica:
     refused: Callable[[], int] = lambda: 0
     largest: Callable[[str], int | None] = lambda _: None
     compute: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "compute"))
+    load: Load = field(default_factory=Load)
+    leaving: Leaving = field(default_factory=Leaving)
 
     @cached_property
     def turns(self) -> Turns:
@@ -87,7 +92,8 @@ class Replica:
 
     async def called(self, line: Line, function: Callable[..., Result], *arguments: Any) -> tuple[Result, Timing]:
         """`call` on the compute thread, once it is the line's turn."""
-        return await self.turns.run(line, self.call, self.stopwatch.clock(), function, *arguments)
+        with self.load.one():
+            return await self.turns.run(line, self.call, self.stopwatch.clock(), function, *arguments)
 
     def answer(
         self,
@@ -132,7 +138,8 @@ class Replica:
 
     def figures(self) -> Json:
         """Of this process since it started."""
-        return {**self.info(), **self.stopwatch.figures(), "refused": self.refused()}
+        load_s = round(self.load.seconds, 3)
+        return {**self.info(), **self.stopwatch.figures(), "load_s": load_s, "refused": self.refused()}
 
 
 def check_sender(caller: Caller, message: Message) -> None:
@@ -160,15 +167,18 @@ def create_app(
 
     def message_route(path: str) -> Route:
         async def endpoint(request: Request) -> Response:
-            asked, line = replica.stopwatch.clock(), line_of(request.scope)
-            async with places.of(line):
-                waited_s = replica.stopwatch.clock() - asked
-                check_there(request.scope)
-                body = await read_body(request, max_body_bytes, peek)
-                since = replica.stopwatch.clock() - waited_s  # while the body came, it was still on the wire
-                parent = None if replica.tracing is None else request.headers.get(traces.HEADER)
-                caller = caller_of(request) if checked else None
-                return _binary(*await run(line, replica.answer, path, body, since, parent, caller))
+            asked, line, load = replica.stopwatch.clock(), line_of(request.scope), replica.load
+            with load.one():
+                async with places.of(line):
+                    waited_s = replica.stopwatch.clock() - asked
+                    check_there(request.scope)
+                    with load.without():
+                        body = await read_body(request, max_body_bytes, peek)
+                    since = replica.stopwatch.clock() - waited_s  # while the body came, it was still on the wire
+                    parent = None if replica.tracing is None else request.headers.get(traces.HEADER)
+                    caller = caller_of(request) if checked else None
+                    content, timing = await run(line, replica.answer, path, body, since, parent, caller)
+            return _binary(content, timing._replace(load=load.now))
 
         return Route(path, endpoint, methods=["POST"])
 
@@ -177,12 +187,24 @@ def create_app(
         *(_call_route(replica, path, function, checked=checked) for path, function in replica.calls.items()),
         metrics_route(lambda: (*points(replica.role, replica.stopwatch), *requests.points(), *replica.points())),
         *_reading_routes(replica),
+        _ready_route(replica, verifier),
     ]
     if missing := without_scope(routes, replica.endpoints):
         raise ValueError(f"endpoints without a scope: {missing}")
     requests = Requests(lambda: routes)
     replica.refused = lambda: requests.with_status(REFUSED)
-    meter = Middleware(Meter, requests=requests)
+    return Starlette(
+        routes=routes,
+        middleware=_middleware(replica, verifier, routes, requests, callers),
+        exception_handlers=exception_handlers,
+        lifespan=_lifespan(replica),
+    )
+
+
+def _middleware(
+    replica: Replica, verifier: Verifier | None, routes: Sequence[BaseRoute], requests: Requests, callers: Callers
+) -> list[Middleware]:
+    """Around the routes, the outermost first."""
     gate = Middleware(
         Gate,
         verifier=verifier,
@@ -191,12 +213,12 @@ def create_app(
         links=True,
         hold_back=callers.hold_back,
     )
-    return Starlette(
-        routes=routes,
-        middleware=[meter, gate, Middleware(Admission, callers=callers)],
-        exception_handlers=exception_handlers,
-        lifespan=_lifespan(replica),
-    )
+    return [
+        Middleware(Farewell, leaving=replica.leaving),
+        Middleware(Meter, requests=requests),
+        gate,
+        Middleware(Admission, callers=callers),
+    ]
 
 
 def _lifespan(replica: Replica) -> Lifespan[Starlette]:
@@ -235,6 +257,19 @@ def _reading_routes(replica: Replica) -> Iterator[Route]:
         yield _update_route(replica, f"{path}/weights", replica.handed_on)
     if replica.commits is not None:
         yield _commits_route(replica.commits)
+
+
+def _ready_route(replica: Replica, verifier: Verifier | None) -> Route:
+    """For whoever sends requests its way: a load balancer, or an orchestrator's probe."""
+
+    async def ready(_: Request) -> Response:
+        if replica.leaving.begun:
+            return JSONResponse({"status": "leaving"}, 503)
+        if verifier is not None and not verifier.kids:
+            return JSONResponse({"status": "without the federation's keys, which its coordinator has"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    return Route("/v1/ready", ready)
 
 
 def _call_route(replica: Replica, path: str, function: Callable[[Json], Json], *, checked: bool) -> Route:

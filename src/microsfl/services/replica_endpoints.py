@@ -7,6 +7,7 @@ from .gate import Endpoints
 
 BOTH: Endpoints = {
     ("GET", "/v1/health"): (Scope.PUBLIC,),
+    ("GET", "/v1/ready"): (Scope.PUBLIC,),
     ("GET", "/metrics"): (Scope.READ,),
     ("POST", "/v1/runs"): (Scope.DIRECT,),
     ("GET", "/v1/runs/{run}"): (Scope.DIRECT, Scope.READ, Scope.UNITS, Scope.CLIENT_SIDE),

@@ -17,7 +17,8 @@ from ..errors import ClientNotFound, InvalidId, OperationError
 from ..process import event
 from ..records import Participant, Records
 
-PROCESS = "process"  # in what a participant tells about itself: a token that each process makes up
+# In what a participant tells about itself: a token that each process makes up, and whether it is about to end.
+PROCESS, LEAVING = "process", "leaving"
 CLIENT = "client"
 SPLIT_SERVER = "split-server"
 FED_SERVER = "fed-server"
@@ -31,7 +32,13 @@ FLUSH_ROWS = 100
 
 
 class Roster:
-    """The participants, by id. Times are UTC unix seconds of `clock`."""
+    """The participants, by id. Times are UTC unix seconds of `clock`.
+
+    told_split, told_fed: where clients reach the servers, if not at the addresses that these register with.
+    """
+
+    told_split: Sequence[str] = ()
+    told_fed: str | None = None
 
     def __init__(self, records: Records, clock: Callable[[], float]) -> None:
         self._records, self._clock = records, clock
@@ -125,19 +132,35 @@ class Roster:
         return len(self._ids[CLIENT]) >= count
 
     def servers(self, role: str) -> list[str]:
-        """URLs of the servers of a role, by id: those that are alive, or all known ones when none is."""
+        """URLs of the servers of a role, by id: those that are alive and stay, or all that are alive, or all known."""
         known = [one for one in self._of(role) if one.address]
         alive = [one for one in known if self.alive(one.id)]
-        return [one.address for one in alive or known if one.address]
+        return [one.address for one in staying(alive) or alive or known if one.address]
+
+    def count(self, role: str) -> int:
+        """Servers of a role that are alive and stay."""
+        return len(staying([one for one in self._of(role) if self.alive(one.id)]))
 
     def fed_server(self) -> str | None:
         """URL of the fed server that was heard of last."""
         known = self._of(FED_SERVER)
-        return max(known, key=lambda one: one.last_seen).address if known else None
+        return max(staying(known) or known, key=lambda one: one.last_seen).address if known else None
+
+    def told(self) -> dict[str, Any]:
+        """Which servers a client is to ask."""
+        return {
+            "split_servers": list(self.told_split) or self.servers(SPLIT_SERVER),
+            "fed_server": self.told_fed or self.fed_server(),
+        }
 
     def _of(self, role: str) -> list[Participant]:
         """Everybody of a role, by id."""
         return [self._known[one] for one in sorted(self._ids[role])]
+
+
+def staying(servers: Sequence[Participant]) -> list[Participant]:
+    """Those that are not about to end."""
+    return [one for one in servers if not one.info.get(LEAVING)]
 
 
 def _is_another(known: Participant, info: dict[str, Any]) -> bool:

@@ -17,6 +17,8 @@ class ParticipantNow(ParticipantJson):
 
 class Participants(BaseModel):
     participants: list[ParticipantNow]
+    split_servers: list[str] = Field(description="URLs to ask, as in the answer to a poll")
+    fed_server: str | None
 
 
 class Glance(BaseModel):

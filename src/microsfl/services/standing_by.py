@@ -11,6 +11,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import urllib3
@@ -51,7 +52,7 @@ class Heartbeat:
             "role": replica.role,
             "address": settings.advertised(port),
         }
-        self.stopped = threading.Event()
+        self.stopped, self.leaves = threading.Event(), threading.Event()
         outbound = Outbound.of(settings)
         self.http = Pool(outbound, urllib3.Timeout(5.0))
         self.ticket: Ticket | None = ticket_for(settings.coordinator, self._ask_for_token, settings.credential)
@@ -64,16 +65,25 @@ class Heartbeat:
 
     def stop(self) -> None:
         self.stopped.set()
+        self.leaves.set()
+
+    def leave(self) -> None:
+        """Say now, and from now on, that this server is about to end."""
+        self.leaves.set()
 
     def _beat(self) -> None:
         while True:
-            self._say(self._register())
-            if self.stopped.wait(HEARTBEAT_S):
+            leaves = self.leaves.is_set()
+            self._say(self._register(leaves))
+            (self.stopped if leaves else self.leaves).wait(HEARTBEAT_S)
+            if self.stopped.is_set():
                 return
 
-    def _register(self) -> str:
+    def _register(self, leaves: bool = False) -> str:
         """Nothing, or why the coordinator does not know now that this server is there."""
         info = {"version": __version__, **self.replica.figures(), "process": self.process}
+        if leaves:
+            info["leaving"] = True
         body = json.dumps({**self.me, "info": info}).encode()
         try:
             token = self.ticket.header(Audience.COORDINATOR) if self.ticket is not None else {}
@@ -138,4 +148,7 @@ def serve_replica(replica: Replica, settings: ReplicaSettings, audience: Audienc
     if heartbeat is not None:
         heartbeat.start()
     stop = heartbeat.stop if heartbeat else None
-    serve(app, sock, connections_of(settings), role=replica.role, on_stop=stop, inbound=inbound)
+    if heartbeat is not None:
+        replica.leaving.tell = heartbeat.leave
+    drain = partial(replica.leaving.drain, settings.drain_s) if settings.drain_s else None
+    serve(app, sock, connections_of(settings), role=replica.role, on_stop=stop, inbound=inbound, drain=drain)

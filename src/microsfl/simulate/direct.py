@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..services.replica import Json, Replica
@@ -20,6 +20,7 @@ class Answer:
 
     data: bytes
     headers: dict[str, str]
+    server: str = ""
 
 
 class Direct:
@@ -36,12 +37,14 @@ class Direct:
         self, method: str, servers: Callable[[], Sequence[str]], path: str, body: bytes | None = None, *_: Any
     ) -> Answer:
         """The answer of the first of `servers()`."""
-        order = [self.replicas[int(address)] for address in servers()]
+        addresses = list(servers())
+        order = [self.replicas[int(address)] for address in addresses]
 
         def ask(replica: Replica) -> Answer:
             return answer(replica, method, path, body)
 
-        return self.faults(path, body, ask, order) if self.faults else ask(order[0])
+        found = self.faults(path, body, ask, order) if self.faults else ask(order[0])
+        return replace(found, server=addresses[0])
 
 
 def answer(replica: Replica, method: str, path: str, body: bytes | None) -> Answer:

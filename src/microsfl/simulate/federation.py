@@ -6,6 +6,7 @@ import json
 
 from torch import nn
 
+from ..client.choice import Choice
 from ..client.trainer import Trainer
 from ..client.transport import FedServer, SplitServers
 from ..client.units import LocalData
@@ -85,7 +86,7 @@ class Federation:
             client,
             modules,
             data,
-            SplitServers(self.split, number, lambda: split),
+            SplitServers(self.split, Choice("sticky", number), lambda: split),
             FedServer(self.fed, lambda: fed[0] if fed else None),
             choose_device(self.spec.servers.client_device),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictInt
 
@@ -24,6 +24,12 @@ REDUCTIONS = ("mean-batches", "mean-samples", "sum")
 SCHEDULES = ("constant", "cosine", "step")
 AVERAGES = ("mean", "median", "trimmed-mean")
 SERVER_OPTIMIZERS = ("none", "FedAvgM", "FedAdam", "FedYogi")
+# Which split server a client asks.
+Spread = Literal["sticky", "random", "two"]
+SPREAD = (
+    "Which replica a client asks: sticky, mostly the same one; random, any, each time; two, the same one unless "
+    "another one, drawn at random, has less to do."
+)
 DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:\d+)?)$"
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, StrictInt, field_validator, model_validator
 
 from ..schema import Table
-from .names import DATASETS, DEVICE_PATTERN, MODELS, PARTITIONS, Positive, check_id, known
+from .names import DATASETS, DEVICE_PATTERN, MODELS, PARTITIONS, SPREAD, Positive, Spread, check_id, known
 
 
 class RunTable(Table):
@@ -176,10 +176,7 @@ class ServersTable(Table):
         description="Threads of one torch operation of a split server: more than 1 where a batch takes long and there "
         "are cores to spare.",
     )
-    spread: Literal["sticky", "random"] = Field(
-        "sticky",
-        description="Which replica a client asks: mostly the same one, or any, at random, each time.",
-    )
+    spread: Spread = Field("sticky", description=SPREAD)
     graph_cache_mb: float = Field(
         256,
         ge=0,

@@ -33,6 +33,11 @@ METRICS: tuple[Metric, ...] = (
            "long polls include what they wait.", SERVICES, ("method", "path")),
     Metric("microsfl_open_requests", "gauge", "Requests under way: at the coordinator long polls and event streams "
            "most of all.", SERVICES, ("method", "path")),
+    # How many replicas
+    Metric("microsfl_replicas_wanted", "gauge", "Split servers that there should be for what waits at them; 0 when no "
+           "run needs any. The same as `/api/scale` without bounds.", (COORDINATOR,)),
+    Metric("microsfl_replicas_load", "gauge", "Requests that wait at all split servers together or are computed there, "
+           "on average over the last seconds.", (COORDINATOR,)),
     # What computes
     Metric("microsfl_computed_requests_total", "counter", "Requests that went through the compute thread.", REPLICAS),
     Metric("microsfl_phase_seconds_total", "counter", "Where computed requests were: queue, decode, compute, store, "
