@@ -1,4 +1,4 @@
-"""Print what microsfl needs besides torch, with the extras that are named: for the image of a role that computes nothing."""
+"""Print what microsfl needs besides torch, with the extras that are named: for a role that computes nothing."""
 
 import re
 import sys
