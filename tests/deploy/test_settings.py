@@ -8,37 +8,12 @@ from typing import Any
 
 import pytest
 
-from microsfl.config import (
-    ClientSettings,
-    CoordinatorSettings,
-    FedServerSettings,
-    ProcessSettings,
-    SplitServerSettings,
-)
 from microsfl.store.objects import open_store
 from tests.deploy.chart import CASES, FULL, WORKLOADS, Json, case, containers, named, of_kind, pod_of, role_of
+from tests.deploy.roles import SETTINGS, unknown
 
-SETTINGS: dict[str, type[ProcessSettings]] = {
-    "coordinator": CoordinatorSettings,
-    "split-server": SplitServerSettings,
-    "fed-server": FedServerSettings,
-    "client": ClientSettings,
-}
-# `microsfl run` is no role; it listens to what every command that calls a coordinator has.
-RUN = {"MICROSFL_CREDENTIAL", "MICROSFL_TLS_CA", "MICROSFL_INSECURE_HTTP"}
-AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL_S3"}
 # What is filled in by the cluster or from a Secret.
 ELSEWHERE = {"POD_IP": "10.0.0.7", "MICROSFL_ID": f"{FULL}-split-server-abc", "MICROSFL_IDS": f"{FULL}-client-0"}
-
-
-def variables(role: str) -> set[str]:
-    """Those that a process of the role listens to."""
-    own = {f"MICROSFL_{name.upper()}" for name in SETTINGS[role].model_fields} if role in SETTINGS else RUN
-    return own | (AWS if role in ("split-server", "fed-server") else set())
-
-
-def unknown(role: str, names: set[str]) -> set[str]:
-    return names - variables(role) - ({"POD_IP"} if role == "split-server" else set())
 
 
 def of_chart(name: str) -> Iterator[tuple[str, Json]]:
