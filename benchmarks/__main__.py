@@ -33,10 +33,10 @@ from .throughput import MNIST
 # In the order in which they run. Each is a module of this package with `measure(quick: bool) -> Iterator[Figure]`.
 REGISTRY = (
     "throughput", "resnet", "scaling", "wire", "recompute", "reduce", "memory", "startup", "polling", "metrics",
-    "dashboard", "security", "ray", "plan",
+    "dashboard", "security", "ray", "plan", "spread",
 )  # fmt: skip
 # Measured only when they are named: what does not depend on how fast the data plane is, or is measured otherwise too.
-NAMED = ("metrics", "dashboard", "ray", "plan")
+NAMED = ("metrics", "dashboard", "ray", "plan", "spread")
 LONG = ("security",)  # what --quick leaves out besides
 FAILED = 1
 UNKNOWN = 2

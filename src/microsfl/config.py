@@ -323,7 +323,7 @@ class ClientSettings(TracedSettings, AdmittedSettings, TlsSettings):
     fed_server: HttpUrl | None = Field(
         None, description="URL of the fed server; default: the one that the coordinator names."
     )
-    spread: Spread = Field("sticky", description=SPREAD)
+    spread: Spread = Field("two", description=SPREAD)
     in_flight: int = Field(
         4,
         ge=0,

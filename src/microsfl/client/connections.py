@@ -35,12 +35,14 @@ Server = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, the headers with their names in lower case, and the whole body. server: who was asked."""
+    """A status, the headers with their names in lower case, and the whole body. server: who was asked;
+    by_another: after somebody else."""
 
     status: int
     headers: Mapping[str, str]
     data: bytes
     server: str = ""
+    by_another: bool = False
 
 
 @dataclass

@@ -50,6 +50,10 @@ class Reply(Protocol):
     def server(self) -> str:
         """URL of who answered, as it was asked."""
 
+    @property
+    def by_another(self) -> bool:
+        """Whether another server was asked first."""
+
 
 class Way(Protocol):
     """How a request gets to a server."""
@@ -135,8 +139,9 @@ class Http:
                         self._failed_at[server] = time.monotonic()
                 else:
                     self._safe.add(server)
-                    self.tries.answered(path, time.monotonic() - began, by_another=server != first)
-                    return replace(answer, server=server)
+                    by_another = server != first
+                    self.tries.answered(path, time.monotonic() - began, by_another=by_another)
+                    return replace(answer, server=server, by_another=by_another)
             if unsafe and len(unsafe) == len(asked):
                 raise unsafe[0]
             until = time.monotonic() + max(pause * random.uniform(0.5, 1.0), wanted_s)
