@@ -102,7 +102,7 @@ def test_a_dead_server_is_passed_over_and_then_asked_last(scripted: Callable[[Sc
 def test_a_failover_is_counted_for_who_answered(scripted: Callable[[Script], Scripted]) -> None:
     alive = scripted(good)
     alive.timing = Timing(0.0, 0.0, 0.0, 0.0, 0.0, server="alive").header()
-    servers = split(DEAD, alive.url)
+    servers = split(DEAD, alive.url, favourite=sorted([DEAD, alive.url]).index(DEAD))
     servers.backward(REQUEST, {})
     servers.backward(REQUEST, {})  # the dead one is not asked first any more
     assert servers.traffic.spent()["alive/failovers"] == 1
