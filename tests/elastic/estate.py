@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ from microsfl.sync.commits import Chain
 from microsfl.trust.scopes import Role
 from microsfl.zoo.deal import client_ids
 
-DEADLINE_S = 120.0
+DEADLINE_S = 180.0  # generous: a busy machine is no reason to fail
 
 Json = dict[str, Any]
 
@@ -97,7 +98,7 @@ class Estate:
         return process.wait(DEADLINE_S)
 
     def control(self, run: str) -> Control:
-        return Control(self.url, run)
+        return Control(self.url, run, retry_s=DEADLINE_S)
 
     def finished(self, spec: RunSpec) -> tuple[str, str]:
         """The hashes of both parts, once a run that was started is finished."""
@@ -149,10 +150,12 @@ def tiny(name: str, rounds: int, clients: int, **tables: Any) -> RunSpec:
 
 
 def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """One that nobody listens on now, and that the system gives to no connection."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait(look: Callable[[], Json], condition: Callable[[Json], bool]) -> Json:

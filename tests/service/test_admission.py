@@ -99,7 +99,10 @@ def test_an_invitation_gives_what_it_says_and_no_more(site: Site) -> None:
     assert clinic.refused("GET", "/runs/other")[:2] == (403, "forbidden")
     operator = site.as_("operator")
     for wrong in (
-        {"id": "server", "role": "split-server", "acts_as": ["ward-a"]},
+        {"id": "fed", "role": "fed-server", "acts_as": ["ward-a"]},
+        {"id": "many", "role": "client", "acts_as": ["ward-*"]},
+        {"id": "split", "role": "split-server", "acts_as": ["*"]},
+        {"id": "split", "role": "split-server", "acts_as": ["a*b"]},
         {"id": "eve", "role": "viewer", "runs": ["mine"]},
         {"id": "clinic", "role": "operator"},
         {"id": "me", "role": "coordinator"},
@@ -107,6 +110,22 @@ def test_an_invitation_gives_what_it_says_and_no_more(site: Site) -> None:
         {"id": "me", "role": "client", "expires_s": 0},
     ):
         assert operator.send("POST", "/invitations", wrong)[0] == 422, wrong
+
+
+def test_replicas_share_an_identity_under_names_that_begin_alike(site: Site) -> None:
+    """A cluster names its replicas itself, and starts as many as it likes."""
+    site.enrol("split", role="split-server", acts_as=["split-*"])
+    replicas = site.as_("split")
+
+    def register(name: str, role: str = "split-server") -> int:
+        body = {"id": name, "role": role, "address": "https://10.0.0.1:8100"}
+        return replicas.send("POST", "/participants", body)[0]
+
+    assert [register(name) for name in ("split-7d9f8b-x2", "split-7d9f8b-q9")] == [200, 200]
+    assert [register(name) for name in ("split", "Split-1", "fed", "asplit-1")] == [403] * 4
+    assert register("split-1", "fed-server") == 403
+    site.as_("operator").post("/identities/split/revoke")
+    assert register("split-7d9f8b-x2") == 401
 
 
 @pytest.mark.usefixtures("replicas")

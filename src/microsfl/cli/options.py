@@ -36,6 +36,12 @@ TRACK = click.option(
     type=click.Choice(TRACKERS),
     help="Write the run's figures there too, while it lives. May be repeated.",
 )
+ON = click.option(
+    "--on",
+    metavar="ray[:ADDRESS]",
+    help="Place the processes with Ray: ray starts a node here; ray://HOST:10001 (Ray client), ray:HOST:6379 and "
+    "ray:auto join a cluster. Needs the extra microsfl[ray].",
+)
 CONFIG = click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
 OUTBOUND = ("tls_ca", "tls_client_cert", "tls_client_key", "insecure_http")

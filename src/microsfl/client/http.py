@@ -135,8 +135,6 @@ class Http:
                         self._failed_at[server] = time.monotonic()
                 else:
                     self._safe.add(server)
-                    if answer.headers.get("connection") == "close":  # it is about to end
-                        self._failed_at[server] = time.monotonic()
                     self.tries.answered(path, time.monotonic() - began, by_another=server != first)
                     return replace(answer, server=server)
             if unsafe and len(unsafe) == len(asked):
@@ -159,6 +157,8 @@ class Http:
             answer = self.connections.request(method, url, body, headers, connect_s=CONNECT_S, read_s=read_s)
         except (OSError, http.client.HTTPException) as error:
             raise _TryAgain(f"{url}: {type(error).__name__}") from None
+        if answer.headers.get("connection") == "close":  # it is about to end
+            self._failed_at[server] = time.monotonic()
         if answer.status < 300:
             if headers.get("content-type") == BINARY:  # of a long poll it would say nothing
                 self._slowest_s = max(self._slowest_s, time.monotonic() - asked_at)

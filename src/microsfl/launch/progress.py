@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..spec import RunSpec
-from .child import Child
 from .control import Control
+from .kept import Kept
 from .login_link import LoginLink
 from .readable import counted, duration, rounded
 from .supervisor import Supervisor
@@ -38,7 +38,7 @@ class Shown(Protocol):
     def control(self) -> Control: ...
 
     @property
-    def children(self) -> Sequence[Child]: ...
+    def children(self) -> Sequence[Kept]: ...
 
     @property
     def supervisor(self) -> Supervisor: ...
@@ -169,7 +169,7 @@ def figures(result: Json) -> str:
     )
 
 
-def processes(children: Sequence[Child]) -> Text:
+def processes(children: Sequence[Kept]) -> Text:
     """Each process with a mark that says whether it is up."""
     line = Text()
     for child in list(children):
