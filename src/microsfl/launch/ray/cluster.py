@@ -89,7 +89,7 @@ class Cluster:
         self.ip = "127.0.0.1"  # of this machine, as the nodes see it
         self.nodes: list[dict[str, Any]] = []
         self._opened = False
-        self._folder: Path | None = None
+        self.folder: Path | None = None  # of our own, where nobody else can look; None on a cluster of others
 
     def open(self, cpus: float, code: str | None = None) -> None:
         """Start or join it.
@@ -119,8 +119,8 @@ class Cluster:
             import ray
 
             ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def is_here(self) -> bool:
@@ -177,15 +177,15 @@ class Cluster:
 
     def _start(self, cpus: float) -> None:
         """Ray reads some of its settings when it is imported, and its token once in a process's life."""
-        self._folder = _temporary()
-        with _own_environment(self._folder), _own_handlers():
+        self.folder = _temporary()
+        with _own_environment(self.folder), _own_handlers():
             import ray
 
             if ray.is_initialized():
                 return  # the caller's
             for tries_left in reversed(range(TRIES)):
                 try:
-                    self._begin(max(math.ceil(cpus), 1), self._folder)
+                    self._begin(max(math.ceil(cpus), 1), self.folder)
                     return
                 except Exception as error:  # noqa: BLE001 - Ray raises no other when its node takes over 30 s to begin
                     if not tries_left:
