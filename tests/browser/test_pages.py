@@ -107,7 +107,7 @@ def test_who_was_an_outlier_is_said_of_the_client_and_of_the_round(page: Page, s
     clients = page.get_by_role("region", name="Clients of this run")
     expect(clients.get_by_role("row").filter(has_text="client-04")).to_contain_text("in round 18")
     expect(clients.get_by_role("row").filter(has_text="client-03")).not_to_contain_text("in round")
-    expect(page.get_by_text("1 was an outlier: what")).to_be_attached()
+    expect(page.get_by_text("1 outlier, whose updates")).to_be_attached()
     page.get_by_text("All rounds as a table").click()
     rounds = page.get_by_role("region", name="Rounds, newest first")
     expect(rounds.get_by_role("row").filter(has_text="client-04")).to_have_count(6)

@@ -74,9 +74,10 @@ def test_law_2_and_3_replicas_come_go_and_are_killed_and_the_weights_are_those_o
         in_the_middle(federation, 2)
         by_name = {one.name: one for one in up(federation)}
         ray_here.kill(by_name["split-server-1"].actor, no_restart=False)  # type: ignore[attr-defined]
-        os.kill(parent(by_name["split-server-2"].process.pid), signal.SIGKILL)
+        os.kill(by_name["split-server-2"].actor_pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        os.kill(by_name["split-server-3"].process.pid, signal.SIGKILL)
         with frozen(federation):
-            killed = [by_name["split-server-1"], by_name["split-server-2"]]
+            killed = [by_name[f"split-server-{number}"] for number in (1, 2, 3)]
             until(lambda: all(one.restarts == 1 and one.state == "up" for one in killed), "Ray started them again")
         in_the_middle(federation, 3)
         with frozen(federation):
@@ -221,11 +222,6 @@ def frozen(federation: microsfl.RayFederation) -> Iterator[None]:
 
 def up(federation: microsfl.RayFederation) -> list[Kept]:
     return [one for one in federation.children if one.role == "split-server" and one.state == "up"]
-
-
-def parent(pid: int) -> int:
-    """Of a process that an actor holds: the actor's."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def assignments(tables: dict[str, dict[str, Any]]) -> list[str]:

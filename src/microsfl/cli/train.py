@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from ..launch.options import on_coordinator
 from .completing import complete_folder
 from .group import cli
-from .options import AS_JSON, ASSIGNMENTS, CONFIG, CREDENTIAL, ON, OUTPUT, TRACK, calls_a_coordinator
+from .options import AS_JSON, ASSIGNMENTS, CONFIG, CREDENTIAL, ON, OUTPUT, TRACK, calls_a_coordinator, placed_on
 
 if TYPE_CHECKING:
     from ..launch.forks import Forks
@@ -36,7 +36,6 @@ def run(
     simulate: bool,
     coordinator: str | None,
     credential: str | None,
-    on: str | None,
     track: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -55,7 +54,7 @@ def run(
     source = click.get_current_context().get_parameter_source("credential")
     if not coordinator and source is ParameterSource.COMMANDLINE:
         raise click.UsageError("--credential is for --coordinator; a run on this machine makes its own.")
-    if on and (coordinator or simulate):
+    if placed_on() and (coordinator or simulate):
         raise click.UsageError(
             f"--on places the processes of a run; {'--coordinator' if coordinator else '--simulate'} starts none."
         )
@@ -73,7 +72,7 @@ def run(
         from ..launch.training import train
 
         forks: Forks | None = click.get_current_context().obj
-        results = train(read_spec(config, assignments), output, forks=forks, track=track, on=on)
+        results = train(read_spec(config, assignments), output, forks=forks, track=track, on=placed_on())
     _print(*results, as_json)
 
 
@@ -94,7 +93,6 @@ def resume(
     path: str | None,
     front_weights: str | None,
     output: Path | None,
-    on: str | None,
     track: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -108,7 +106,7 @@ def resume(
     begun = find(target, client_store, name, path, front_weights)
     if begun.folder is not None and output is not None:
         raise click.UsageError("a run folder is resumed in place; --output goes with the URL of a store.")
-    _print(*train(begun.spec, begun.folder or output, resume=True, track=track, on=on), as_json)
+    _print(*train(begun.spec, begun.folder or output, resume=True, track=track, on=placed_on()), as_json)
 
 
 @cli.command()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from ..config import ProcessSettings
-from .forks import Forks, Job, Process, Unforked, child_environment
+from .forks import Forker, Job, Process, Unforked, child_environment
 from .kept import Kept
 from .options import to_flags
 
@@ -40,7 +40,7 @@ class Child(Kept):
         settings: ProcessSettings,
         log: Path,
         secrets: Mapping[str, str],
-        forks: Forks | None = None,
+        forks: Forker | None = None,
     ) -> None:
         super().__init__(role, name, settings, log)
         self._forks = forks if role in FORKED and getattr(settings, "device", "cpu") == "cpu" else None

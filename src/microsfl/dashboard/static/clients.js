@@ -42,7 +42,7 @@ export class Clients {
     const rows = [...new Set([...run.clients, ...history.clients])].sort().map((id) => ({ ...this._row(history, id), outlierIn: outliers.get(id) }));
     this.table.set(rows);
     const up = rows.filter(isAlive).length;
-    const unlike = outliers.size ? `; ${plural(outliers.size, "was an outlier", "were outliers")}: what they sent is far longer or shorter than the others'` : "";
+    const unlike = outliers.size ? `; ${plural(outliers.size, "outlier")}, whose updates are far longer or shorter than the others'` : "";
     this.note.textContent = rows.length ? `${plural(rows.length, "client")}, ${up} up; results of the newest round of each${unlike}` : "";
   }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import shutil
@@ -12,10 +11,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -91,7 +89,7 @@ class Cluster:
         self.ip = "127.0.0.1"  # of this machine, as the nodes see it
         self.nodes: list[dict[str, Any]] = []
         self._opened = False
-        self._folder: Path | None = None
+        self.folder: Path | None = None  # of our own, where nobody else can look; None on a cluster of others
 
     def open(self, cpus: float, code: str | None = None) -> None:
         """Start or join it.
@@ -104,15 +102,13 @@ class Cluster:
             OperationError: when Ray does not come up.
             InvalidSetting: when there is no cluster at the address, or one of another version.
         """
-        if self.address is not None:
-            _check_answers(self.address)
-        ray = _imported(to_start=self.address is None)
-        if self.address is None and ray.is_initialized():
-            pass  # the caller's
-        elif self.address is None:
+        if self.address is None:
             self._start(cpus)
         else:
+            _check_answers(self.address)
             self._join(self.address, code)
+        import ray
+
         self.nodes = [node for node in ray.nodes() if node["Alive"]]
         self.ip = self._own_ip()
 
@@ -123,8 +119,8 @@ class Cluster:
             import ray
 
             ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def is_here(self) -> bool:
@@ -180,12 +176,16 @@ class Cluster:
         return ray.remote(Holder).options(**options).remote()
 
     def _start(self, cpus: float) -> None:
-        self._folder = _temporary()
-        # What an actor leaves when it is killed, its process's credential among it, goes with the folder.
-        with _own_environment(TMPDIR=str(self._folder)), _own_handlers():
+        """Ray reads some of its settings when it is imported, and its token once in a process's life."""
+        self.folder = _temporary()
+        with _own_environment(self.folder), _own_handlers():
+            import ray
+
+            if ray.is_initialized():
+                return  # the caller's
             for tries_left in reversed(range(TRIES)):
                 try:
-                    self._begin(max(math.ceil(cpus), 1), self._folder)
+                    self._begin(max(math.ceil(cpus), 1), self.folder)
                     return
                 except Exception as error:  # noqa: BLE001 - Ray raises no other when its node takes over 30 s to begin
                     if not tries_left:
@@ -225,22 +225,20 @@ class Cluster:
         return str(ray.util.get_node_ip_address())
 
 
-def _imported(*, to_start: bool) -> Any:
-    """Ray, which reads some of its settings when it is imported."""
-    with _own_environment() if to_start else nullcontext():
-        return import_module("ray")
-
-
 @contextmanager
-def _own_environment(**more: str) -> Iterator[None]:
-    """Ray's processes inherit this process's environment, and keep it: without credentials, and with our settings."""
+def _own_environment(folder: Path) -> Iterator[None]:
+    """Ray's processes inherit this process's environment, and keep it: without credentials, and with our settings.
+
+    What an actor leaves when it is killed, its process's credential among it, goes with the folder.
+    """
     before = dict(os.environ)
     for name in before:
         if name.startswith(("AWS_", "MICROSFL_")):
             del os.environ[name]
-    os.environ.update(OWN, **more)
-    if _is_first():  # else Ray has read its token already
-        os.environ["RAY_AUTH_TOKEN_PATH"] = _token()
+    os.environ.update(OWN, TMPDIR=str(folder))
+    if _is_first():
+        write_private(folder / "token", _token())
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(folder / "token")
     try:
         yield
     finally:
@@ -250,17 +248,13 @@ def _own_environment(**more: str) -> Iterator[None]:
 
 @cache
 def _is_first() -> bool:
-    """Whether nobody else has imported Ray in this process."""
+    """Whether nobody else has imported Ray in this process, and with it the token that there was."""
     return "ray" not in sys.modules
 
 
 @cache
 def _token() -> str:
-    """A file with what opens a node of our own; Ray reads it once in a process's life."""
-    folder = _temporary()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    write_private(folder / "token", new_secret())
-    return str(folder / "token")
+    return new_secret()
 
 
 @contextmanager

@@ -50,6 +50,7 @@ class Held(Kept):
         self.actor = actor
         self.process = self._held = HeldProcess(actor)
         self.node: str | None = None
+        self.actor_pid: int | None = None
         self._parcel, self._needs, self._report = parcel, needs, report
         self._heard_of_end = "ended with its actor"
         self._problem: MicrosflError | None = None
@@ -105,7 +106,7 @@ class Held(Kept):
         if said.exit_code is not None and said.pid == self._held.pid:
             time.sleep(AGAIN_S)  # the actor is about to end as well
             return
-        self._held.pid = said.pid
+        self._held.pid, self.actor_pid = said.pid, said.actor_pid
         if said.up:
             self._begins(said)
         self._follow()

@@ -21,6 +21,7 @@ from ...config import ClientSettings, FedServerSettings, ProcessSettings, SplitS
 from ...errors import InvalidSetting, MicrosflError
 from ...trust.files import write_private
 from ..child import Child
+from .fork_desk import ForksElsewhere
 
 SETTINGS: dict[str, type[ProcessSettings]] = {
     "split-server": SplitServerSettings,
@@ -38,7 +39,8 @@ class Parcel:
     """All that a process needs on its node.
 
     settings: those that were set, by name. files: settings that name a file, with its content: the file is written on
-    the node, where its owner alone can read it. secrets: variables of the process's environment alone.
+    the node, where its owner alone can read it. secrets: variables of the process's environment alone. forks: socket of
+    a `ForkDesk` on the same machine.
     """
 
     version: str
@@ -48,6 +50,7 @@ class Parcel:
     files: Mapping[str, bytes] = field(repr=False)
     secrets: Mapping[str, str] = field(repr=False)
     environment: Mapping[str, str] = field(default_factory=dict)
+    forks: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Said:
     """
 
     pid: int
+    actor_pid: int
     up: bool
     address: str | None
     exit_code: int | None
@@ -130,7 +134,8 @@ class Holder:
             settings[name] = str(file)
         os.environ.update(parcel.environment)
         parsed = SETTINGS[parcel.role].parse(settings)
-        self._child = Child(parcel.role, parcel.name, parsed, self._folder / "log", parcel.secrets)
+        forks = ForksElsewhere(parcel.forks) if parcel.forks is not None else None
+        self._child = Child(parcel.role, parcel.name, parsed, self._folder / "log", parcel.secrets, forks)
         threading.Thread(target=self._end_with, args=(self._child,), name="end-with-process", daemon=True).start()
 
     def _end_with(self, child: Child) -> None:
@@ -145,7 +150,7 @@ class Holder:
         assert child is not None
         code = child.process.poll()
         up = child.up_since is not None and code is None
-        return Said(child.process.pid, up, child.address, code, code is not None and self._is_final(child))
+        return Said(child.process.pid, os.getpid(), up, child.address, code, code is not None and self._is_final(child))
 
     def _is_final(self, child: Child) -> bool:
         return self._is_to_end or child.refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ... import __version__
 from ...config import ProcessSettings, ServerSettings
 from ..child import WATCHING
-from ..forks import Forks
+from ..forks import Forks, can_fork
 from ..kept import Kept
+from ..process_folder import ProcessFolder
 from ..processes import Processes, secrets_of
 from .cluster import Cluster, Needs
+from .fork_desk import ForkDesk
 from .holder import Parcel
 
 if TYPE_CHECKING:
@@ -36,7 +39,13 @@ class RayProcesses(Processes):
     def __init__(self, restarts: int, forks: Forks | None, cluster: Cluster, needs: dict[str, Needs]) -> None:
         super().__init__(restarts, forks)
         self._restarts, self._cluster, self._needs = restarts, cluster, needs
+        self._desk: ForkDesk | None = None
         self._mark = secrets.token_hex(4)  # runs may share a cluster, and actors their names
+
+    def begin(self, folder: ProcessFolder) -> None:
+        super().begin(folder)
+        if self.forks is not None and self._cluster.folder is not None and self._cluster.is_here and can_fork():
+            self._desk = self._own.enter_context(closing(ForkDesk(self.forks, self._cluster.folder)))
 
     def spawn(self, role: str, name: str, settings: ProcessSettings, area: str | None = None) -> Kept:
         if role == "coordinator":
@@ -72,4 +81,5 @@ class RayProcesses(Processes):
             given["host"] = node
             files |= self.certificates.of(node)
         environment = {one: os.environ[one] for one in WATCHING if one in os.environ}
-        return Parcel(__version__, role, name, given, files, secrets_of(area), environment)
+        forks = str(self._desk.path) if self._desk is not None else None
+        return Parcel(__version__, role, name, given, files, secrets_of(area), environment, forks)
