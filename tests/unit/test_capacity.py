@@ -357,8 +357,8 @@ def test_the_page_shows_what_was_measured() -> None:
     shown = between((ROOT / benchmark.PAGE).read_text("utf-8"), benchmark.BEGIN)
     there = benchmark.RESULTS.exists()
     assert shown == (benchmark.table(json.loads(benchmark.RESULTS.read_text("utf-8"))) if there else "")
-    with pytest.raises(ValueError, match="has no 'nothing'"):
-        write_between(ROOT / benchmark.PAGE, "nothing", "")
+    with pytest.raises(ValueError, match="has no '<!-- nowhere -->'"):
+        write_between(ROOT / benchmark.PAGE, "<!-- nowhere -->", "")
 
 
 # Calibrations
@@ -490,6 +490,14 @@ def test_wrong_options_are_refused_by_name(
     given = [] if {"--calibrate", "--from-run"} & set(arguments) else ["--calibration", calibrated]
     assert microsfl("plan", *given, *arguments) == 2
     assert says in capsys.readouterr().err
+
+
+def test_what_would_make_a_run_other_than_planned_is_said(calibrated: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--clients", "20000", "--samples", "64", "--replicas", "50", "--rtt", "40ms", "--json"]
+    assert microsfl("plan", "--calibration", calibrated, *flags, "--set", "servers.graph_cache_mb=1") == 0
+    lost, again = json.loads(capsys.readouterr().out)["warnings"]
+    assert "Whoever has waited for it for 15 s counts as lost" in lost
+    assert "more than servers.graph_cache_mb = 1 keeps" in again
 
 
 def test_a_calibration_of_another_model_is_refused(calibrated: str, capsys: pytest.CaptureFixture[str]) -> None:

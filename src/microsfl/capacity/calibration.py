@@ -108,13 +108,9 @@ class Calibration:
 
 
 def _numbers(kind: type[Any], values: dict[str, Any]) -> Any:
-    """A table of numbers, none below 0."""
+    """A table of numbers, none below 0 but one."""
     for one in fields(kind):
-        value = values[one.name]
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not (0 if one.name != "wait" else -1e9) <= value < 1e9
-        ):
+        value, least = values[one.name], -1e9 if one.name == "wait" else 0
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 1e9:
             raise ValueError(f"{one.name} = {value!r} is no number of seconds")
     return kind(**values)

@@ -11,6 +11,7 @@ from .workload import Workload
 
 WORKERS = 4  # clients of one process that are at work at a time
 CLIENT_HEARTBEAT_S, SERVER_HEARTBEAT_S = 3.0, 2.0
+CLIENT_LEASE_S = 15.0  # without a sign of life for so long, a client counts as lost
 READERS = 16  # requests that who reads a bucket has under way
 GROUP = 128  # contributions of a group of a sum
 SHARED_FROM = 256  # contributions of the round before, from which on replicas share a sum
