@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from microsfl.client.entitled import asking
 from microsfl.client.http import Http
 from microsfl.errors import InvalidSetting, Unauthenticated, Unreachable
 from microsfl.trust.credential import Credential, kept_for
+from microsfl.trust.files import read_private
 from microsfl.trust.keys import FILE, Federation
+from microsfl.trust.secret import digest
 from microsfl.trust.ticket import Ticket
 from microsfl.trust.tickets import credential_for, forget, remember
 from microsfl.trust.tokens import Audience
@@ -72,6 +75,84 @@ def test_init_makes_a_folder_and_a_credential_that_nobody_else_reads(
     assert operator.secret not in (folder / FILE).read_text()
     made = Federation.read(folder)
     assert (made.name, len(made.keys), made.first["operator"]["role"]) == ("clinics", 1, "operator")
+
+
+def test_init_with_members_makes_a_credential_for_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, kept = tmp_path / "clinics", tmp_path / "kept"
+    flags = [
+        f"--member={one}" for one in ("split-server:split:split-*", "fed-server:fed", "client:sites:a,b", "viewer:me")
+    ]
+    at = ("--credential", kept / "operator.json", "--coordinator", URL, *flags)
+    assert microsfl("admin", "init", folder, *at) == 0
+    assert str(kept) in capsys.readouterr().out
+    made = Federation.read(folder).first
+    assert {name: (one["role"], one["acts_as"]) for name, one in made.items()} == {
+        "operator": ("operator", ["*"]), "split": ("split-server", ["split-*"]), "fed": ("fed-server", ["fed"]),
+        "sites": ("client", ["a", "b"]), "me": ("viewer", ["me"]),
+    }  # fmt: skip
+    for name, one in made.items():
+        credential = Credential.read(kept / f"{name}.json")
+        assert (credential.id, digest(credential.secret), mode(kept / f"{name}.json")) == (name, one["hash"], 0o600)
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        ("fed", "is not ROLE:ID"),
+        ("operator:second", "is not ROLE:ID"),
+        ("client:a b", "is not allowed"),
+        ("fed-server:fed:a", "only clients and split servers"),
+        ("client:sites:site-*", "each client is a data owner"),
+        ("viewer:operator", "same id"),
+    ],
+)
+def test_init_refuses_members_that_cannot_be(
+    tmp_path: Path, member: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept" / "it.json"
+    assert microsfl("admin", "init", tmp_path / "clinics", "--credential", kept, "--member", member) == 2
+    assert said in capsys.readouterr().err
+    assert not kept.exists()
+    assert not (tmp_path / "clinics").exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="takes root, to give files to somebody else")
+@pytest.mark.parametrize(
+    ("owner", "mode", "reads", "allowed"),
+    [
+        (0, 0o440, 1000, True),  # as a cluster hands a secret to a process
+        (0, 0o444, 1000, False),
+        (0, 0o460, 1000, False),
+        (0, 0o440, 0, False),
+        (1000, 0o440, 1000, False),
+        (1000, 0o400, 1000, True),
+    ],
+)
+def test_a_secret_of_root_s_may_be_readable_by_the_group_of_who_reads_it(
+    owner: int, mode: int, reads: int, allowed: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to others
+        os.chmod(folder, 0o711)
+        file = Path(folder) / "secret"
+        file.write_text("kept")
+        os.chown(file, owner, 1000)
+        file.chmod(mode)
+        child = os.fork()
+        if child == 0:
+            os._exit(_read_as(reads, file))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if allowed else 1)
+
+
+def _read_as(user: int, file: Path) -> int:
+    try:
+        os.setgroups([])
+        os.setgid(1000)
+        os.setuid(user)
+        return 0 if read_private(file) == "kept" else 2
+    except InvalidSetting as error:
+        return 1 if "others may read it" in str(error) else 3
+    except BaseException:  # noqa: BLE001 - the child must not go on with the test
+        return 4
 
 
 def test_init_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,8 +43,8 @@ class People:
     ) -> Json:
         """`token`, with which `name` can enrol once, and `expires_at`.
 
-        acts_as: the clients that one process hosts under this identity, when that is not `name` alone. runs: those that
-        a client may take part in; none named: all.
+        acts_as: the clients that one process hosts under this identity, or the split servers that share it, when that
+        is not `name` alone. runs: those that a client may take part in; none named: all.
         """
         values: Json = {"id": name, "role": role}
         if acts_as:

@@ -43,7 +43,7 @@ def print_identities(found: Sequence[Json], *, as_json: bool) -> None:
     for one in found:
         state = state_of(one)
         since = one["revoked_at"] if state == "revoked" else one["created_at"]
-        acts_as = "–" if one["role"] != "client" else _names(one["acts_as"])
+        acts_as = "–" if one["role"] not in ("client", "split-server") else _names(one["acts_as"])
         cells = [one["id"], one["role"], Text(state, STYLES[state]), acts_as, _names(one["runs"]), moment(since)]
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
     console.width = max(console.width, 0 if console.is_terminal else PIPE_WIDTH)

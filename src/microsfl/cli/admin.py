@@ -51,27 +51,42 @@ admin.add_command(certs)
     show_envvar=True,
     help="CA of the coordinator's certificate, for the operator's credential to have it.",
 )
+@click.option(
+    "--member",
+    "members",
+    multiple=True,
+    metavar="ROLE:ID[:ID,…]",
+    help="Who is in it from the beginning, without an invitation, as fed-server:fed or split-server:split:split-*; "
+    "after the second colon is whom it acts as. Its credential is ID.json beside the operator's. May be repeated.",
+)
 @AS_JSON
 def init(
-    folder: Path, name: str | None, coordinator: str, credential: str | None, tls_ca: str | None, as_json: bool
+    folder: Path,
+    name: str | None,
+    coordinator: str,
+    credential: str | None,
+    tls_ca: str | None,
+    members: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Make a federation: its folder, a signing key, and an operator.
 
     Start the coordinator with --federation FOLDER; --coordinator is the URL under which others will reach it. The
     operator's credential is for this user, or for whomever its file is handed to.
     """
-    from ..admin.folder import begin
+    from ..admin.folder import Member, begin
     from ..trust.credential import kept_for
     from ..trust.tls import Outbound
 
     path = Path(credential) if credential else kept_for(coordinator)
     authorities = Outbound.of(ProcessSettings(tls_ca=tls_ca)).authorities()
-    made = begin(folder, name, coordinator, path, authorities)
+    made = begin(folder, name, coordinator, path, authorities, [Member.parse(one) for one in members])
     if as_json:
         click.echo(json.dumps({"federation": made.name, "folder": str(folder), "credential": str(path)}, indent=2))
         return
     click.echo(f"Federation '{made.name}' is in {folder}. Its signing key is in there: nobody else may read it.")
-    click.echo(f"The operator's credential is in {path}.")
+    others = f", and those of the members beside it, in {path.parent}" if members else ""
+    click.echo(f"The operator's credential is in {path}{others}.")
     click.echo(f"\n  microsfl coordinator --federation {folder}\n\nstarts its coordinator, for {coordinator}.")
 
 
@@ -82,7 +97,8 @@ def init(
     "--acts-as",
     multiple=True,
     metavar="ID",
-    help="Client that this one's process hosts; default: its own id alone. May be repeated.",
+    help="Client that this one's process hosts, or split server that shares this identity; 'split-*': all that begin "
+    "so. Default: its own id alone. May be repeated.",
 )
 @click.option(
     "--run", "runs", multiple=True, metavar="NAME", help="Run that a client may take part in; default: all. Repeatable."

@@ -22,6 +22,7 @@ from .readable import counted, duration, rounded
 from .supervisor import Supervisor
 
 REFRESH_PER_S = 8
+OUTLIERS_NAMED = 3
 MARKS = {"up": ("●", "green"), "starting": ("○", "yellow"), "ended": ("✕", "red")}
 
 Json = dict[str, Any]
@@ -149,7 +150,15 @@ def dashboard(federation: Shown) -> str:
 
 def line(result: Json, rounds: int) -> str:
     """A round that is over, in a line."""
-    return f"round {result['round'] + 1}/{rounds}  {figures(result)}"
+    named = outliers(result)
+    return f"round {result['round'] + 1}/{rounds}  {figures(result)}" + (f"  outliers: {named}" if named else "")
+
+
+def outliers(result: Json) -> str:
+    """The clients that sent what is unlike what the others did; the first of them, where there are many."""
+    found = result.get("outliers", [])
+    more = f" and {len(found) - OUTLIERS_NAMED} more" if len(found) > OUTLIERS_NAMED else ""
+    return ", ".join(found[:OUTLIERS_NAMED]) + more
 
 
 def figures(result: Json) -> str:

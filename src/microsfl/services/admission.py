@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
 from ..errors import ClientNotFound, InputError, InvalidSetting
 from ..records import Identity
 from ..spec import check_id
 from ..trust.scopes import Role
-from ..trust.tokens import ANY, LIFE_S, Audience
+from ..trust.tokens import ANY, LIFE_S, Audience, check_acts_as
 from . import api
 from .at_hand import RESPONSES, at_hand
 from .gate import COOKIE, basic_of, caller_of
@@ -28,6 +28,8 @@ GRANT = "client_credentials"
 NEVER_KEPT = {"cache-control": "no-store"}
 
 Secret = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+# An id, or the beginning of some with a `*` after it.
+Pattern = Annotated[str, AfterValidator(lambda value: check_id(value.removesuffix(ANY), "acts_as") and value)]
 
 router = APIRouter(prefix="/api", route_class=JsonRoute, responses=RESPONSES)
 
@@ -43,8 +45,11 @@ class TokenJson(BaseModel):
 class Invite(api.Request):
     id: api.ParticipantId
     role: Literal["operator", "viewer", "client", "split-server", "fed-server"]
-    acts_as: list[api.ParticipantId] | None = Field(
-        None, max_length=10_000, description="Clients that one process hosts under this identity; default: `id` alone."
+    acts_as: list[Pattern] | None = Field(
+        None,
+        max_length=10_000,
+        description="Clients that one process hosts under this identity, or split servers that share it, of which "
+        "`split-*` are all that begin so; default: `id` alone.",
     )
     runs: list[str] = Field(
         [ANY], min_length=1, max_length=1000, description="Runs that a client may take part in, by name; `*`: all."
@@ -157,8 +162,7 @@ async def token(request: Request, response: Response) -> TokenJson:
 
 @router.post("/invitations", status_code=201, tags=["admission"], summary="Invite somebody: a one-time token")
 async def invite(request: Request, response: Response, asked: Invite) -> Invited:
-    if asked.acts_as is not None and asked.role != "client":
-        raise InvalidSetting("acts_as: only clients act as others.")
+    check_acts_as(asked.role, asked.acts_as or [])
     acts_as = [ANY] if asked.role == "operator" else asked.acts_as or [asked.id]
     if asked.runs != [ANY] and asked.role != "client":
         raise InvalidSetting(f"runs: only clients are invited to some runs; a {asked.role} is for all of them.")

@@ -176,7 +176,7 @@ class ServersTable(Table):
         description="Threads of one torch operation of a split server: more than 1 where a batch takes long and there "
         "are cores to spare.",
     )
-    spread: Spread = Field("sticky", description=SPREAD)
+    spread: Spread = Field("two", description=SPREAD)
     graph_cache_mb: float = Field(
         256,
         ge=0,
