@@ -1,6 +1,6 @@
 """Run the benchmarks and print their figures.
 
-    python -m benchmarks                            # all but metrics and dashboard, less than 10 minutes
+    python -m benchmarks                            # all but those that have to be named, less than 10 minutes
     python -m benchmarks --quick                    # fewer and smaller repetitions, not all, less than 2 minutes
     python -m benchmarks --only metrics dashboard   # these alone
     python -m benchmarks --list
@@ -33,10 +33,10 @@ from .throughput import MNIST
 # In the order in which they run. Each is a module of this package with `measure(quick: bool) -> Iterator[Figure]`.
 REGISTRY = (
     "throughput", "resnet", "scaling", "wire", "recompute", "reduce", "memory", "startup", "polling", "metrics",
-    "dashboard", "security",
+    "dashboard", "security", "ray", "plan", "spread",
 )  # fmt: skip
-# Measured only when they are named: nothing of it depends on how fast the data plane is.
-NAMED = ("metrics", "dashboard")
+# Measured only when they are named: what does not depend on how fast the data plane is, or is measured otherwise too.
+NAMED = ("metrics", "dashboard", "ray", "plan", "spread")
 LONG = ("security",)  # what --quick leaves out besides
 FAILED = 1
 UNKNOWN = 2

@@ -28,8 +28,9 @@ from microsfl import RunSpec
 from microsfl.client.coordinator import Coordinator
 from microsfl.client.http import Http
 from microsfl.config import CoordinatorSettings
-from microsfl.launch.child import Child, end
+from microsfl.launch.child import Child
 from microsfl.launch.control import Control
+from microsfl.launch.kept import end
 
 from .figures import Figure
 from .places import new_folder

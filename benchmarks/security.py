@@ -18,7 +18,7 @@ import microsfl
 from microsfl.config import ProcessSettings
 from microsfl.launch.admission import LocalFederation
 from microsfl.launch.federation import Federation
-from microsfl.trust.authority import Authority
+from microsfl.trust.authority import Authority, Written
 from microsfl.trust.tls import Outbound, using
 
 from . import resnet, throughput
@@ -49,7 +49,8 @@ class Open(Federation):
 class Encrypted(Federation):
     """Speaks HTTPS."""
 
-    pki: Path
+    authority: Path
+    pair: Written
 
     def _coordinator(self, federation: Path) -> Any:
         return self._served(super()._coordinator(federation))
@@ -61,11 +62,10 @@ class Encrypted(Federation):
         return self._served(super()._fed_server(local))
 
     def _client(self, ids: tuple[str, ...], credential: Path) -> Any:
-        return super()._client(ids, credential).model_copy(update={"tls_ca": str(self.pki / "ca.pem")})
+        return super()._client(ids, credential).model_copy(update={"tls_ca": str(self.authority)})
 
     def _served(self, settings: Settings) -> Settings:
-        pair = Authority.in_folder(self.pki).server([HERE])
-        files = {"tls_cert": str(pair.cert), "tls_key": str(pair.key), "tls_ca": str(self.pki / "ca.pem")}
+        files = {"tls_cert": str(self.pair.cert), "tls_key": str(self.pair.key), "tls_ca": str(self.authority)}
         return settings.model_copy(update=files)
 
 
@@ -73,9 +73,8 @@ def measure(quick: bool) -> Iterator[Figure]:
     specs = {"MLP": throughput.specification({}, quick=False), "ResNet-18": resnet.specification(quick=True)}
     rounds = QUICK_ROUNDS if quick else ROUNDS
     with new_folder() as pki:
-        Encrypted.pki = pki
-        Authority.in_folder(pki).server([HERE])
-        with using(Outbound(str(pki / "ca.pem"))):
+        Encrypted.authority, Encrypted.pair = pki / "ca.pem", Authority.in_folder(pki).server([HERE])
+        with using(Outbound(str(Encrypted.authority))):
             for name, spec in specs.items():
                 run = spec.run.model_copy(update={"rounds": rounds})
                 yield from ratios(name, spec.model_copy(update={"run": run}))

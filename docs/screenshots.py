@@ -34,7 +34,7 @@ PATIENCE_S = 120
 WAIT_S = 10
 LIMIT_BYTES = 250_000
 SIZES = {"light": (1280, 860), "dark": (1280, 860), "phone": (390, 844)}
-PLACES = {"runs": "#/", "new": "#/new", "participants": "#/participants", "run": "#/runs/skewed-labels"}
+PLACES = {"login": "#/", "runs": "#/", "new": "#/new", "participants": "#/participants", "run": "#/runs/skewed-labels"}
 RUNS: dict[str, dict[str, Any]] = {
     "even-data": {"data": {"partition": "iid"}, "run": {"rounds": 12}},
     "turns": {"strategy": {"name": "sflv2"}, "run": {"rounds": 6}},
@@ -102,8 +102,9 @@ def kill(folder: Path, name: str) -> None:
 def take(browser: Browser, url: str, name: str, place: str, kind: str, whole: bool = False) -> None:
     width, height = SIZES[kind]
     page, complaints = opened(browser, width=width, height=height, dark=kind == "dark")
-    page.goto(login_link(url))
-    page.get_by_role("button", name="Log out").wait_for()
+    if name != "login":
+        page.goto(login_link(url))
+        page.get_by_role("button", name="Log out").wait_for()
     page.goto(f"{url}/{place}")
     ready(page, name)
     if whole:
@@ -121,6 +122,9 @@ def ready(page: Page, name: str) -> None:
     """What is in sight is drawn."""
     if name == "run":
         until(page, f"{CHARTS}.length > 0 && {CHARTS}.every((one) => one.dataset.drawn)")
+    elif name == "login":
+        page.get_by_role("heading", name="Log in").wait_for()
+        return
     elif name == "new":
         page.get_by_text("These settings make a run.").wait_for()
     else:

@@ -30,10 +30,10 @@ def environment_for(endpoint: str) -> dict[str, str]:
 
 
 @contextmanager
-def s3_server(*buckets: str) -> Iterator[str]:
+def s3_server(*buckets: str, port: int = 0) -> Iterator[str]:
     """The URL of an S3 server with these buckets, all empty."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"

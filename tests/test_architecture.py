@@ -53,6 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Simulations of many runs, and real ones, side by side.
     "compare": {".", *BELOW, "schema", "core", "zoo", "launch", "simulate"},
     "profile": {"errors", "launch"},
+    # What a run will take: two short ones are measured, the rest is arithmetic.
+    "capacity": {*BELOW, "core", "zoo", "client", "trust", "launch", "profile"},
     # Runs from Python. What it reads of a finished one is what the audits attack, too.
     "finished": {"errors", "schema", "spec", "core", "wire", "zoo", "launch", "simulate"},
     # A run whose coordinator is gone is read from its records.
@@ -65,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "audit": {"errors", "spec", "device", "core", "wire", "zoo", "launch", "finished"},
     "cli": {
         ".", *BELOW, "schema", "audit", "launch", "services", "client", "compare", "simulate", "profile", "watch",
-        "doctor", "tracking", "admin", "trust", "trail",
+        "doctor", "tracking", "admin", "trust", "trail", "capacity",
     },
     "__main__": {"cli", "launch"},
 }

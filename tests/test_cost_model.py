@@ -1,7 +1,11 @@
-"""The cost model of docs/concepts/performance.md, run as it stands there, against what a training counts."""
+"""The cost model of docs/concepts/performance.md, run as it stands there, against what a training counts.
+
+`microsfl plan` counts with the same functions.
+"""
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +17,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from microsfl.capacity import cost
 from microsfl.sync import keys
 from microsfl.zoo.parts import build_parts
 from tests.world import ALLOWED, MODELS, World, spec_of, toy_data
 
+MODULE = inspect.getsource(cost)
 PAGE = Path(__file__).parent.parent / "docs" / "concepts" / "performance.md"
 HEADER_BYTES = 1000  # of a message, at most: its fields, and names, shapes and offsets of its tensors
 
@@ -26,6 +32,7 @@ def model() -> SimpleNamespace:
     """The functions of the page."""
     found = re.findall(r"^```python cost-model\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(found) == 1
+    assert found[0] == MODULE[MODULE.index("from math import ceil") :]  # what `microsfl plan` counts with
     functions: dict[str, Any] = {}
     exec(found[0], functions)
     return SimpleNamespace(**functions)

@@ -31,7 +31,7 @@ from microsfl.core.formats import COMPRESSED
 from microsfl.launch.table import figures
 from microsfl.records import Records
 from microsfl.schema import assign
-from microsfl.services import admission, coordinator, fed_server, for_people, split_server, trail_route
+from microsfl.services import coordinator, fed_server, split_server
 from microsfl.services.replica import create_app
 from microsfl.spec import TRAITS, RunSpec
 from microsfl.store.objects import open_store
@@ -270,7 +270,7 @@ def endpoints() -> Iterator[tuple[str, set[tuple[str, str]]]]:
     fed = fed_server.create_replica(FedServerSettings(store_url="memory://"), store)
     yield "Split server", served(create_app(split, 1))
     yield "Fed server", served(create_app(fed, 1))
-    routers = coordinator.router, coordinator.quick, for_people.router, admission.router, trail_route.router
+    routers = coordinator.router, coordinator.quick, *(module.router for module in coordinator.ROUTES)
     yield "Coordinator", set().union(*map(served, routers))
     split.close()
 

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from .finished.run import load_run as load_run
     from .finished.training import run as run
     from .launch.federation import Federation as Federation
+    from .launch.ray.federation import RayFederation as RayFederation
     from .spec import RunSpec as RunSpec
 
 __version__ = "0.1.0"
-__all__ = ["Federation", "RemoteBody", "Run", "RunSpec", "__version__", "load_run", "run"]
+__all__ = ["Federation", "RayFederation", "RemoteBody", "Run", "RunSpec", "__version__", "load_run", "run"]
 
 _HOMES = {
     "Federation": ".launch.federation",
+    "RayFederation": ".launch.ray.federation",
     "RemoteBody": ".client.remote_body",
     "Run": ".finished.run",
     "RunSpec": ".spec",

@@ -229,7 +229,8 @@ class ReplicaSettings(ServerSettings, AdmittedSettings):
     """What split server and fed server share."""
 
     id: Annotated[str, AfterValidator(check_id)] | None = Field(
-        None, description="Participant id; default: role, host name and port."
+        None,
+        description="Participant id; default: what its credential was invited as, or else role, host name and port.",
     )
     coordinator: HttpUrl | None = Field(None, description="Coordinator to register with; default: none.")
     address: HttpUrl | None = Field(
@@ -322,7 +323,7 @@ class ClientSettings(TracedSettings, AdmittedSettings, TlsSettings):
     fed_server: HttpUrl | None = Field(
         None, description="URL of the fed server; default: the one that the coordinator names."
     )
-    spread: Spread = Field("sticky", description=SPREAD)
+    spread: Spread = Field("two", description=SPREAD)
     in_flight: int = Field(
         4,
         ge=0,

@@ -113,7 +113,14 @@ def _round(story: Story, round_: int, gone: tuple[str, str] | None) -> Row:
         "seconds": 2.6,
         "samples_per_s": 280 * count / 2.6,
         "absent": json.dumps(absent) if absent else None,
+        "body_outliers": _outlier(story, round_ % 7 == 3),
+        "client_outliers": _outlier(story, round_ % 7 in (2, 3)),
     }
+
+
+def _outlier(story: Story, is_one: bool) -> str | None:
+    told = {"client": story.ids[-1], "norm": 9.0, "median": 1.0, "score": 12.5}
+    return json.dumps([told]) if is_one else None
 
 
 def _reports(story: Story, round_: int, gone: tuple[str, str] | None, draw: random.Random) -> Iterator[tuple[str, Row]]:

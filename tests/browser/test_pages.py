@@ -102,6 +102,17 @@ def test_a_run_shows_its_figures_and_all_its_parts(page: Page, served: Api) -> N
     expect(page.get_by_role("region", name="Rounds, newest first").get_by_role("row")).to_have_count(1 + 20)
 
 
+def test_who_was_an_outlier_is_said_of_the_client_and_of_the_round(page: Page, served: Api) -> None:
+    visit(page, served, "#/runs/small")
+    clients = page.get_by_role("region", name="Clients of this run")
+    expect(clients.get_by_role("row").filter(has_text="client-04")).to_contain_text("in round 18")
+    expect(clients.get_by_role("row").filter(has_text="client-03")).not_to_contain_text("in round")
+    expect(page.get_by_text("1 outlier, whose updates")).to_be_attached()
+    page.get_by_text("All rounds as a table").click()
+    rounds = page.get_by_role("region", name="Rounds, newest first")
+    expect(rounds.get_by_role("row").filter(has_text="client-04")).to_have_count(6)
+
+
 def test_commits_say_what_went_in_and_what_did_not(page: Page, served: Api) -> None:
     visit(page, served, "#/runs/small")
     page.get_by_role("link", name="Commits").click()

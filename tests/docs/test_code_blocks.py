@@ -18,7 +18,7 @@ PAGES = {
 }
 SLOW = {
     "docs/tutorial.md", "docs/quickstart.md", "docs/guides/own-data.md", "docs/guides/own-model.md",
-    "docs/guides/terminal.md", "docs/guides/tracking.md",
+    "docs/guides/terminal.md", "docs/guides/tracking.md", "docs/guides/capacity.md",
 }  # fmt: skip
 # How many blocks of a page are not run. One more or one fewer is to be noticed.
 NOT_RUN = {

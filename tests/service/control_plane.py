@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import urllib3
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,6 +23,7 @@ from microsfl.config import ServerSettings, url_of
 from microsfl.errors import StoreUnavailable
 from microsfl.records import Records
 from microsfl.services import http
+from microsfl.services.connections import Config, Connections
 from microsfl.services.coordinator import create_app
 from microsfl.services.data_plane import DataPlane
 from microsfl.spec import RunSpec
@@ -49,7 +49,8 @@ def served(app: Any, on_stop: Callable[[], None] | None = None, inbound: Inbound
     """The URL of `app`, served from a thread on a free port."""
     sock = http.listen(ServerSettings())
     url = url_of("http" if inbound is None else "https", "127.0.0.1", sock.getsockname()[1])
-    server = ReadyServer(uvicorn.Config(app, log_config=None, access_log=False), "test", url, on_stop, inbound)
+    config = Config(app, Connections(1000, 1000), log_config=None, access_log=False)
+    server = ReadyServer(config, "test", url, on_stop, inbound)
     server.ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([sock])))
     thread.start()

@@ -168,9 +168,7 @@ def servers(site: Site, folder: Path) -> Iterator[tuple[Server, Server]]:
 
 def _settings(site: Site, folder: Path, name: str) -> dict[str, Any]:
     site.credential(name).write(folder / f"{name}.json")
-    return {
-        "id": name, "coordinator": site.url, "credential": str(folder / f"{name}.json"), "store_url": "memory://",
-    }  # fmt: skip
+    return {"coordinator": site.url, "credential": str(folder / f"{name}.json"), "store_url": "memory://"}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,8 @@ import pytest
 import urllib3
 
 from microsfl.admin.folder import rotate_keys
-from microsfl.services.standing_by import HEARTBEAT_S
+from microsfl.config import SplitServerSettings
+from microsfl.services.standing_by import HEARTBEAT_S, Heartbeat
 from microsfl.trust.keys import SESSION_S, TAKEN_OVER_S, Federation
 from microsfl.trust.scopes import Role
 from microsfl.trust.secret import digest
@@ -257,6 +259,56 @@ def test_an_open_stream_ends_when_its_session_is_revoked(site: Site, path: str) 
     assert time.monotonic() - began < 4
     connection.close()
     assert viewer.send("GET", "/session")[0] == 401
+
+
+@pytest.mark.usefixtures("replicas")
+def test_whoever_is_revoked_while_waiting_gets_no_answer(site: Site) -> None:
+    operator = site.as_("operator")
+    run = operator.post("/runs", spec(clients=1))
+    site.as_("client").post("/participants", {"id": "client", "role": "client"})
+    place, waiting = urlsplit(site.url), []
+    for name, method, path, body in (
+        ("client", "POST", "/api/tasks/poll", {"clients": ["client"], "wait_s": 1}),
+        ("viewer", "GET", f"/api/runs/demo?after={run['revision'] + 99}&wait_s=1", None),
+    ):
+        connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=20)
+        headers = {**bearer(site.token(name)), "content-type": "application/json"}
+        connection.request("GET", "/api/health")  # so that it is open, and what comes next is read before the other
+        connection.getresponse().read()
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        operator.post(f"/identities/{name}/revoke")
+        waiting.append(connection)
+    for connection in waiting:
+        answer = connection.getresponse()
+        assert answer.status == 401
+        assert "was revoked while this request waited" in json.loads(answer.read())["error"]["message"]
+        connection.close()
+
+
+# Names
+
+
+def test_a_server_has_the_name_that_it_was_invited_as(
+    site: Site, replicas: tuple[Server, Server], tmp_path: Path
+) -> None:
+    site.enrol("gpu-7", "split-server")
+
+    def registered(name: str, id_: str | None = None) -> str:
+        """What it says to itself; it is then listed as `gpu-7`, or not."""
+        site.credential(name).write(tmp_path / "it.json")
+        settings = SplitServerSettings(
+            id=id_, coordinator=site.url, credential=str(tmp_path / "it.json"), store_url="memory://"
+        )
+        beat = Heartbeat(settings, 4711, replicas[0].replica, None)
+        return beat._register() or str(beat.me["id"])
+
+    assert registered("gpu-7") == "gpu-7"
+    assert replicas[0].replica.stopwatch.server == "gpu-7"
+    assert registered("gpu-7", "gpu-7") == "gpu-7"
+    assert "'gpu-7' may not act as 'gpu-8'" in registered("gpu-7", "gpu-8")
+    assert registered("operator").endswith("-4711")  # who may be anybody has no name of its own
+    there = [one["id"] for one in site.as_("operator").get("/participants")["participants"]]
+    assert {"gpu-7", "split-server", "fed-server"} < set(there)
 
 
 # Keys

@@ -83,6 +83,17 @@ def test_rounds_and_metrics_of_a_run(demo: Api) -> None:
     assert demo.get("/runs/demo?after=1&history_from=2")["history"] == []
 
 
+def test_outliers_are_told_of_with_the_round(demo: Api, plane: StandIn) -> None:
+    found = [{"client": one, "norm": 9.0, "median": 1.0, "score": 12.5} for one in ("c2", "c0")]
+    plane.answers["/v1/reduce"] = 200, {**plane.usual("/v1/reduce", {"round": 0}), "outliers": found}
+    plane.answers["/v1/aggregate"] = 200, {"version": 1, "clients": 3, "outliers": found[:1]}
+    demo.work(*CLIENTS)
+    run = demo.wait_for(lambda run: len(run["history"]) > 0)
+    assert run["history"][0]["outliers"] == ["c0", "c2"]
+    row = demo.get("/runs/demo/rounds")["rounds"][0]
+    assert (row["outliers"], row["body_outliers"], row["client_outliers"]) == (["c0", "c2"], found, found[:1])
+
+
 def test_a_round_without_test_samples_has_no_accuracy(demo: Api) -> None:
     nothing = {"test_loss": None, "test_accuracy": None, "test_samples": 0}
     for task in demo.poll(*CLIENTS):

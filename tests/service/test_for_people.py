@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from microsfl.launch.reference import settings_reference
 from microsfl.records import Records
+from microsfl.services import resolver
 from microsfl.services.coordinator import create_app
 from microsfl.services.data_plane import DataPlane
 from microsfl.services.resolver import Resolver
@@ -186,6 +190,28 @@ def test_an_allowed_function_that_breaks_is_an_error_and_no_hang(
         status, _, message = Api(url).refused("POST", "/resolve", {"data": {"dataset": "broken:load"}})
     assert status >= 500
     assert "coordinator's log has the details" in message
+
+
+def test_of_many_specifications_at_once_the_last_are_to_come_again(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them takes a process."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    (tmp_path / "slow.py").write_text(f"def load():\n    open({str(gate)!r}).read()\n    raise SystemExit\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(resolver, "AT_A_TIME", 1)
+    monkeypatch.setattr(resolver, "WAITING", 0)
+    app = create_app(records, data_plane=DataPlane(), resolver=Resolver((), ("slow:load",)))
+    asked = {"data": {"dataset": "slow:load"}}
+    with served(app, app.state.director.stop) as url, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(Api(url).refused, "POST", "/resolve", asked)
+        with gate.open("w"):  # opens when the first one's process is there
+            answer = urllib3.request("POST", f"{url}/api/resolve", json=asked, retries=False)
+        assert (answer.status, answer.json()["error"]["code"]) == (503, "overloaded")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert first.result()[0] >= 500  # it ended without an answer
+        assert Api(url).send("POST", "/resolve", {})[0] == 200  # there is room again
 
 
 # Partition

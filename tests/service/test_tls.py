@@ -115,7 +115,7 @@ def test_a_connection_over_tls_is_kept(pki: Pki) -> None:
         for _ in range(3):
             answer = connections.request("GET", f"{url}/", None, {}, connect_s=5, read_s=5)
             assert answer.data == HELLO
-            kept |= {id(one.sock) for one in connections._idle["https", urlsplit(url).netloc]}
+            kept |= {id(one.sock) for one in connections._idle["https", urlsplit(url).netloc, ""]}
         assert len(kept) == 1
 
 

@@ -16,7 +16,8 @@ from microsfl.client.choice import Choice
 from microsfl.client.http import Http
 from microsfl.client.transport import SplitServers
 from microsfl.errors import ActivationsMissing, MicrosflError, RoundClosed, StoreCorrupt, Unreachable
-from microsfl.wire.messages import Backward, Gradients
+from microsfl.wire.messages import Backward, Forward, Gradients, Outputs
+from microsfl.wire.timing import Timing
 
 Script = Callable[[str, bytes], tuple[int, bytes]]
 
@@ -37,6 +38,7 @@ class Scripted:
                 status, answer = script(self.path, body)
                 self.send_response(status)
                 self.send_header("content-length", str(len(answer)))
+                self.send_header("server-timing", outer.timing)
                 self.end_headers()
                 self.wfile.write(answer)
 
@@ -44,6 +46,7 @@ class Scripted:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.timing = ""
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
@@ -94,6 +97,37 @@ def test_a_dead_server_is_passed_over_and_then_asked_last(scripted: Callable[[Sc
     assert sorted(servers._order(), key=servers.http._failed_lately) == [alive.url, DEAD]
     assert servers.backward(REQUEST, {}).newest == 2
     assert len(alive.bodies) == 2
+
+
+def test_a_failover_is_counted_for_who_answered(scripted: Callable[[Script], Scripted]) -> None:
+    alive = scripted(good)
+    alive.timing = Timing(0.0, 0.0, 0.0, 0.0, 0.0, server="alive").header()
+    servers = split(DEAD, alive.url, favourite=sorted([DEAD, alive.url]).index(DEAD))
+    servers.backward(REQUEST, {})
+    servers.backward(REQUEST, {})  # the dead one is not asked first any more
+    assert servers.traffic.spent()["alive/failovers"] == 1
+    assert servers.traffic.spent()["alive/requests"] == 2
+    servers.traffic.begin()
+    servers.backward(REQUEST, {})
+    assert "alive/failovers" not in servers.traffic.spent()
+
+
+def test_two_choices_ask_where_less_waits_and_go_back_where_the_graph_is(
+    scripted: Callable[[Script], Scripted],
+) -> None:
+    outputs = Outputs(version=1, differentiable=("0",), outputs={"0": torch.ones(2)}).pack()
+    busy, idle = (scripted(lambda path, _: (200, outputs if path == "/v1/forward" else GOOD)) for _ in range(2))
+    busy.timing = Timing(0.0, 0.0, 0.0, 0.0, 0.0, load=7).header()
+    urls = [busy.url, idle.url]
+    servers = SplitServers(Http(10.0), Choice("two", sorted(urls).index(busy.url)), lambda: urls)
+    first = Forward(run="r", round=0, client="c", unit=0, activations={"0": torch.ones(2)})
+    servers.forward(first)
+    servers.forward(first.model_copy(update={"unit": 1}))
+    servers.forward(first.model_copy(update={"unit": 2}))
+    assert (len(busy.bodies), len(idle.bodies)) == (1, 2)
+    servers.backward(REQUEST, {})
+    servers.backward(REQUEST.model_copy(update={"unit": 1}), {})
+    assert (len(busy.bodies), len(idle.bodies)) == (2, 3)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])

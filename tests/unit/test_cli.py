@@ -28,7 +28,7 @@ Settings = TypeVar("Settings", bound=ProcessSettings)
 
 COMMANDS = (
     "run", "up", "compare", "profile", "pretrain", "audit-privacy", "config", "coordinator", "split-server",
-    "fed-server", "client", "runs", "status", "logs", "doctor", "completion", "admin", "enrol", "rotate",
+    "fed-server", "client", "plan", "runs", "status", "logs", "doctor", "completion", "admin", "enrol", "rotate",
 )  # fmt: skip
 
 HELP_OF_ALL = """

@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 
+from microsfl.launch.progress import line
 from microsfl.records.glance import glance
 from microsfl.records.migrations.versions.v0001_first_tables import metadata as first_tables
 from microsfl.watch.find import Asked, find_run
 from microsfl.watch.folder import SeenFolder
 from microsfl.watch.rows import COLUMNS
+from microsfl.watch.runs import console
+from microsfl.watch.status import display
+from microsfl.watch.view import Seen, participants_of
 from tests.unit.watched import (
     entry,
     living,
@@ -121,6 +125,40 @@ def test_following_a_run_that_is_over_exits_by_its_outcome(
     assert microsfl("status", "first", "--follow", "--json") == code
     lines = capsys.readouterr().out.splitlines()
     assert json.loads(lines[-1])["state"] == shown
+
+
+def test_status_names_the_outliers_of_a_round_and_of_a_client(
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_of = [[{"client": f"client-{number:02}", "norm": 9.0, "median": 1.0, "score": 12.5}] for number in range(5)]
+    both = {"body_outliers": json.dumps(told_of[3]), "client_outliers": json.dumps(told_of[3] + told_of[1])}
+    folder = run_folder(here / "runs/a", "first", "failed", **both)
+    run_folder(here / "runs/b", "calm", "failed")
+    assert microsfl("status", "first", "--json") == 0
+    assert [one["outliers"] for one in told(capsys)["history"]] == 2 * [["client-01", "client-03"]]
+    assert microsfl("status", "first") == 0
+    shown = capsys.readouterr().out
+    assert "outliers" in shown
+    assert shown.count("client-01, client-03") == 2
+    assert microsfl("status", "calm") == 0
+    assert "outlier" not in capsys.readouterr().out
+    assert microsfl("status", "first", "--follow") == 1
+    # While its coordinator lives, the clients are shown, too.
+    run = SeenFolder(folder).run()
+    found = [{"id": one, "role": "client", "address": None, "alive": True, "last_seen": 1.0} for one in run["clients"]]
+    seen = Seen(run, participants_of(run, found), [], None, None)
+    monkeypatch.setenv("COLUMNS", "160")
+    console().print(display(seen))
+    lines = capsys.readouterr().out.splitlines()
+    noted = {one for one in run["clients"] if any(one in line and "outlier in round 2" in line for line in lines)}
+    assert noted == {"client-01", "client-03"}
+
+
+def test_of_many_outliers_the_first_are_named() -> None:
+    result = {"round": 0, "accuracy": 0.5, "loss": 1.0, "samples_per_s": None}
+    assert "outliers" not in line(result, 3)
+    assert line({**result, "outliers": ["a", "b"]}, 3).endswith("outliers: a, b")
+    assert line({**result, "outliers": list("abcde")}, 3).endswith("outliers: a, b, c and 2 more")
 
 
 def test_a_run_is_named_by_path_by_folder_or_by_name_of_which_the_newest_counts(here: Path, capsys: Capture) -> None:

@@ -41,19 +41,19 @@ def state_of(status: str, round_: int, reason: str | None = None) -> RunState:
     )
 
 
-def record(folder: Path, name: str, state: RunState, done: int, created_at: float = 1000.0) -> None:
-    """Put a run into the folder's database, with so many rounds over."""
+def record(folder: Path, name: str, state: RunState, done: int, created_at: float = 1000.0, **more: Any) -> None:
+    """Put a run into the folder's database, with so many rounds over. more: what else each of them has."""
     with closing(Records(f"sqlite:///{folder}/coordinator.db")) as records:
         records.add_run(RunRecord(name, spec_of(name).to_json(), to_json(state), 7, created_at))
-        over = {"ended_at": 1.0, "accuracy": 0.5, "loss": 0.25, "seconds": 1.0, "samples_per_s": 10.0}
+        over = {"ended_at": 1.0, "accuracy": 0.5, "loss": 0.25, "seconds": 1.0, "samples_per_s": 10.0, **more}
         records.save_progress(name, to_json(state), 7, rounds=dict.fromkeys(range(done), over))
 
 
-def run_folder(path: Path, name: str, status: str, done: int = 2, reason: str | None = None) -> Path:
+def run_folder(path: Path, name: str, status: str, done: int = 2, reason: str | None = None, **more: Any) -> Path:
     """As a launcher that was there leaves it."""
     (path / "logs").mkdir(parents=True)
     (path / "run.toml").write_text(to_toml(spec_of(name)))
-    record(path, name, state_of(status, done, reason), done)
+    record(path, name, state_of(status, done, reason), done, **more)
     processes(path, [("coordinator", "coordinator"), ("split-server", "split-server-0"), ("client", "clients-0")])
     return path
 

@@ -12,7 +12,7 @@ import click
 from ..errors import MicrosflError
 
 # Importing them adds their commands to the group.
-from . import admin, audit, completion, doctor, privacy, roles, store, train, watch  # noqa: F401
+from . import admin, audit, completion, doctor, plan, privacy, roles, store, train, watch  # noqa: F401
 from .group import cli as cli
 
 if TYPE_CHECKING:

@@ -36,6 +36,27 @@ TRACK = click.option(
     type=click.Choice(TRACKERS),
     help="Write the run's figures there too, while it lives. May be repeated.",
 )
+
+
+def _place(context: click.Context, _: click.Parameter, on: str | None) -> None:
+    context.meta[PLACED_ON] = on
+
+
+def placed_on() -> str | None:
+    """What the command that runs was given as `--on`."""
+    found: str | None = click.get_current_context().meta[PLACED_ON]
+    return found
+
+
+PLACED_ON = "microsfl.placed_on"
+ON = click.option(
+    "--on",
+    metavar="ray[:ADDRESS]",
+    expose_value=False,
+    callback=_place,
+    help="Place the processes with Ray: ray starts a node here; ray://HOST:10001 (Ray client), ray:HOST:6379 and "
+    "ray:auto join a cluster. Needs the extra microsfl[ray].",
+)
 CONFIG = click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
 OUTBOUND = ("tls_ca", "tls_client_cert", "tls_client_key", "insecure_http")

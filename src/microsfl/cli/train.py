@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from ..launch.options import on_coordinator
 from .completing import complete_folder
 from .group import cli
-from .options import AS_JSON, ASSIGNMENTS, CONFIG, CREDENTIAL, OUTPUT, TRACK, calls_a_coordinator
+from .options import AS_JSON, ASSIGNMENTS, CONFIG, CREDENTIAL, ON, OUTPUT, TRACK, calls_a_coordinator, placed_on
 
 if TYPE_CHECKING:
     from ..launch.forks import Forks
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--simulate", is_flag=True, is_eager=True, help="In this process alone, without servers or a store.")
 @on_coordinator
 @CREDENTIAL
+@ON
 @TRACK
 @AS_JSON
 @calls_a_coordinator
@@ -43,6 +44,9 @@ def run(
     Starts the roles as processes, shows the progress, and ends with a table, plots and the trained model. With
     --simulate the weights are the same, unless they depend on who is first (strategy.sync = K) or noise is private.
 
+    With --on ray, Ray places split servers, fed server and clients, starts again what dies, and adds and removes split
+    servers between ray.min and ray.max as the backlog needs. The coordinator stays here.
+
     Settings come from CONFIG (TOML) and --set; `microsfl config --show` lists them.
     """
     from ..launch.spec_file import read_spec
@@ -50,6 +54,10 @@ def run(
     source = click.get_current_context().get_parameter_source("credential")
     if not coordinator and source is ParameterSource.COMMANDLINE:
         raise click.UsageError("--credential is for --coordinator; a run on this machine makes its own.")
+    if placed_on() and (coordinator or simulate):
+        raise click.UsageError(
+            f"--on places the processes of a run; {'--coordinator' if coordinator else '--simulate'} starts none."
+        )
     if coordinator and track:
         raise click.UsageError("--track is for a run on this machine; with --coordinator nothing is tracked.")
     if coordinator:
@@ -64,7 +72,7 @@ def run(
         from ..launch.training import train
 
         forks: Forks | None = click.get_current_context().obj
-        results = train(read_spec(config, assignments), output, forks=forks, track=track)
+        results = train(read_spec(config, assignments), output, forks=forks, track=track, on=placed_on())
     _print(*results, as_json)
 
 
@@ -75,6 +83,7 @@ def run(
 @click.option("--path", metavar="DIR", help="Where the data set's files are, if not where they were.")
 @click.option("--front-weights", metavar="FILE", help="Where the file is that the front began with, likewise.")
 @OUTPUT
+@ON
 @TRACK
 @AS_JSON
 def resume(
@@ -97,7 +106,7 @@ def resume(
     begun = find(target, client_store, name, path, front_weights)
     if begun.folder is not None and output is not None:
         raise click.UsageError("a run folder is resumed in place; --output goes with the URL of a store.")
-    _print(*train(begun.spec, begun.folder or output, resume=True, track=track), as_json)
+    _print(*train(begun.spec, begun.folder or output, resume=True, track=track, on=placed_on()), as_json)
 
 
 @cli.command()

@@ -218,7 +218,8 @@ class Agent:
             return known
         spec, modules = self.runs.get(task.run)
         data = self.runs.local_data(spec, task.client, task.index)
-        choice = Choice(self.settings.spread, task.index, self.loads)
+        moves = self.settings.spread != "two" or spec.strategy.traits.body != "copies"
+        choice = Choice(self.settings.spread if moves else "sticky", task.index, self.loads)
         split = SplitServers(self.ways.body, choice, self.addresses, traces=self.traces)
         fed = FedServer(self.ways.client_side, lambda: self.settings.fed_server or self.coordinator.fed_server)
         trainer = Trainer(spec, task.client, modules, data, split, fed, self.device, self.settings.in_flight)

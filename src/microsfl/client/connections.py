@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import threading
 from collections import defaultdict, deque
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from .. import __version__
 from ..errors import InvalidSetting, UnsafeConnection
 from ..trust.diagnosis import unsafe
 from ..trust.tls import Outbound, here
+from .tls_socket import TlsSocket
 
 IDLE_LIMIT = 16  # connections kept open to one server
 SENT_WHOLE_BYTES = 65_536  # a request of up to this size is copied into one piece
@@ -33,12 +35,14 @@ Server = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, the headers with their names in lower case, and the whole body. server: who was asked."""
+    """A status, the headers with their names in lower case, and the whole body. server: who was asked;
+    by_another: after somebody else."""
 
     status: int
     headers: Mapping[str, str]
     data: bytes
     server: str = ""
+    by_another: bool = False
 
 
 @dataclass
@@ -148,8 +152,18 @@ class _Plain(http.client.HTTPConnection):
             self._held.append(data)
 
 
-class _Secure(_Plain, http.client.HTTPSConnection):
+class _Secure(_Plain):
     """The same over TLS."""
+
+    default_port = http.client.HTTPS_PORT
+
+    def __init__(self, netloc: str, timeout: float, context: ssl.SSLContext) -> None:
+        super().__init__(netloc, timeout=timeout)
+        self._context = context
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock = TlsSocket(self.sock, self._context, self.host)
 
 
 def _connected(address: str, named: tuple[str, int], *how: Any) -> socket.socket:

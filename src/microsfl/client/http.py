@@ -50,6 +50,10 @@ class Reply(Protocol):
     def server(self) -> str:
         """URL of who answered, as it was asked."""
 
+    @property
+    def by_another(self) -> bool:
+        """Whether another server was asked first."""
+
 
 class Way(Protocol):
     """How a request gets to a server."""
@@ -135,10 +139,9 @@ class Http:
                         self._failed_at[server] = time.monotonic()
                 else:
                     self._safe.add(server)
-                    if answer.headers.get("connection") == "close":  # it is about to end
-                        self._failed_at[server] = time.monotonic()
-                    self.tries.answered(path, time.monotonic() - began, by_another=server != first)
-                    return replace(answer, server=server)
+                    by_another = server != first
+                    self.tries.answered(path, time.monotonic() - began, by_another=by_another)
+                    return replace(answer, server=server, by_another=by_another)
             if unsafe and len(unsafe) == len(asked):
                 raise unsafe[0]
             until = time.monotonic() + max(pause * random.uniform(0.5, 1.0), wanted_s)
@@ -159,6 +162,8 @@ class Http:
             answer = self.connections.request(method, url, body, headers, connect_s=CONNECT_S, read_s=read_s)
         except (OSError, http.client.HTTPException) as error:
             raise _TryAgain(f"{url}: {type(error).__name__}") from None
+        if answer.headers.get("connection") == "close":  # it is about to end
+            self._failed_at[server] = time.monotonic()
         if answer.status < 300:
             if headers.get("content-type") == BINARY:  # of a long poll it would say nothing
                 self._slowest_s = max(self._slowest_s, time.monotonic() - asked_at)

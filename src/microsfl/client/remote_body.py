@@ -81,7 +81,7 @@ class RemoteBody(nn.Module):
         self._control = control
         self._asked_at = -SERVERS_FRESH_S
         self._servers = SplitServers(
-            ways.body, Choice("sticky", seed_of("favourite", self.client)), Addresses(self._addresses)
+            ways.body, Choice("two", seed_of("favourite", self.client)), Addresses(self._addresses)
         )
         self._newest = 0
         self._unit = 0

@@ -9,7 +9,8 @@ from ..wire.timing import HEADER, PHASES, read_timing
 
 # Servers that are told apart in a task; of further ones only the sum is kept. It bounds what is reported.
 SERVERS_LIMIT = 32
-_OUTCOMES = {"hit": 6, "miss": 7}  # where `_Server` counts them
+# Where they are counted among the sums of a server.
+_OUTCOMES, _FAILOVERS = {"hit": 6, "miss": 7}, 8
 
 
 class Traffic:
@@ -44,8 +45,10 @@ class Traffic:
         *,
         encode_s: float = 0.0,
         decode_s: float = 0.0,
+        failover: bool = False,
     ) -> None:
-        """Count a request. headers: of its answer. asked_s: from when it was ready to be sent until that was here."""
+        """Count a request. headers: of its answer. asked_s: from when it was ready to be sent until that was here.
+        failover: whether another server was asked first."""
         timing = read_timing(headers.get(HEADER))
         there_s = 0.0 if timing is None else timing.seconds
         with self._lock:
@@ -68,10 +71,12 @@ class Traffic:
             sums[5] += timing.encode
             if timing.graph:
                 sums[_OUTCOMES[timing.graph]] += 1
+            sums[_FAILOVERS] += failover
 
     def spent(self) -> dict[str, float]:
         """Seconds by "encode", "wire", "server" and "decode", and by "<server>/<phase>"; the counts "requests",
-        "<server>/requests", "<server>/hits" and "<server>/misses". Nothing when there was no request."""
+        "<server>/requests", "<server>/hits" and "<server>/misses", and "<server>/failovers" where there were any.
+        Nothing when there was no request."""
         with self._lock:
             if not self._requests:
                 return {}
@@ -84,10 +89,12 @@ class Traffic:
             }
             for server, sums in self._servers.items():
                 names = ("requests", *PHASES, "hits", "misses")
-                found |= {f"{server}/{name}": value for name, value in zip(names, sums, strict=True)}
+                found |= {f"{server}/{name}": value for name, value in zip(names, sums, strict=False)}
+                if sums[_FAILOVERS]:
+                    found[f"{server}/failovers"] = sums[_FAILOVERS]
             return found
 
     def _sums(self, server: str) -> list[float]:
         if server not in self._servers and len(self._servers) >= SERVERS_LIMIT:
             server = "others"
-        return self._servers.setdefault(server, [0.0] * (len(PHASES) + 3))
+        return self._servers.setdefault(server, [0.0] * (_FAILOVERS + 1))

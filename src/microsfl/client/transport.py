@@ -161,7 +161,15 @@ def _message(
     message = kind.unpack(answer.data)
     decode_s = time.perf_counter() - answered
     asked_s = answered - encoded
-    traffic.add(len(body), len(answer.data), answer.headers, asked_s, encode_s=encoded - began, decode_s=decode_s)
+    traffic.add(
+        len(body),
+        len(answer.data),
+        answer.headers,
+        asked_s,
+        encode_s=encoded - began,
+        decode_s=decode_s,
+        failover=answer.by_another,
+    )
     return message, answer
 
 

@@ -22,6 +22,8 @@ from ..trust.tickets import forget, remember
 class LocalFederation:
     """Its members are named before its coordinator starts, and get their credentials when that has an address."""
 
+    tls_ca: str | None = None  # authorities (PEM) that its members trust, once its servers have certificates
+
     def __init__(self, name: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="microsfl-"))  # which nobody else can read
         self._name = name
@@ -42,8 +44,8 @@ class LocalFederation:
         """The coordinator is there: write the credentials, and let this process and this user's others be operators."""
         self._coordinator = coordinator
         for name, secret in self._secrets.items():
-            Credential(coordinator, name, secret).write(self.credential(name))
-        operator = Credential(coordinator, OPERATOR, self._secrets[OPERATOR])
+            Credential(coordinator, name, secret, self.tls_ca).write(self.credential(name))
+        operator = Credential(coordinator, OPERATOR, self._secrets[OPERATOR], self.tls_ca)
         operator.write(kept_for(coordinator))
         remember(operator)
 

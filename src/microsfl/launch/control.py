@@ -69,6 +69,10 @@ class Control(Coordinator):
         """End the run; of no effect on one that has ended."""
         self._ask("POST", f"/api/runs/{self.name}/stop")
 
+    def replicas_wanted(self, least: int, most: int) -> int:
+        """How many split servers the coordinator recommends for the backlog that there is, within these bounds."""
+        return int(self._ask("GET", f"/api/scale?min={least}&max={most}")["replicas"])
+
     def watch(self, after: int, wait_s: float, history_from: int = 0) -> Json:
         """The run as soon as its revision is above `after`, or after `wait_s` seconds; its history from a round on."""
         query = f"after={after}&wait_s={wait_s:g}&history_from={history_from}"

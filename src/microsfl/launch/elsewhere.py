@@ -11,8 +11,8 @@ import click
 
 from ..errors import OperationError, RunFailed
 from ..spec import RunSpec
-from .child import Child
 from .control import Control
+from .kept import Kept
 from .preflight import check_matplotlib, resolve
 from .progress import progress
 from .results import Results, write_results
@@ -31,8 +31,8 @@ class Elsewhere:
 
     def __init__(self, spec: RunSpec, control: Control) -> None:
         self.spec, self.control = spec, control
-        self.children: list[Child] = []
-        self.supervisor = Supervisor(self.children, 0, lambda: None)
+        self.children: list[Kept] = []
+        self.supervisor = Supervisor((), 0, lambda: None)
 
     def begin(self) -> None:
         """Create and start the run; of no effect on one that was started before with the same specification.

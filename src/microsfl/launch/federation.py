@@ -58,6 +58,7 @@ class Federation:
     folder: RunFolder
     control: Control
     class_counts: list[list[int]]  # train samples of each client, by class
+    has_devices = True  # whether the specification's devices are those of this machine
 
     def __init__(
         self, spec: RunSpec, folder: Path | str | None = None, *, resume: bool = False, forks: Forks | None = None
@@ -65,7 +66,7 @@ class Federation:
         self.spec = resolve(spec)
         self.resumes = resume
         self.path = Path(folder) if folder is not None else default_path(spec.run.name)
-        self.processes = Processes(self.spec.servers.restarts, forks)
+        self.processes = self._processes(forks)
         self.children, self.supervisor = self.processes.children, self.processes.supervisor
         self._began = False
         self._local: LocalFederation | None = None
@@ -150,13 +151,11 @@ class Federation:
                     raise
         self.processes.begin(self.folder)
         local = self._local = LocalFederation(self.spec.run.name)
-        traits, managed = self.spec.strategy.traits, self.spec.run.managed
-        groups = client_groups(self.spec) if managed else []
-        members = Members.of(self.spec.servers.split * traits.split, groups, federated=traits.federated)
+        members = self._members(local)
         members.join(local)
         # It starts while the fork server imports torch; the others are not started for a wrong specification.
         coordinator = self.processes.spawn("coordinator", "coordinator", self._coordinator(local.write()))
-        self.class_counts = self.aside("microsfl.launch.rehearsal:rehearsed")["class_counts"]
+        self.class_counts = self.aside("microsfl.launch.rehearsal:rehearsed", devices=self.has_devices)["class_counts"]
         self.folder.write_spec(self.spec)
         coordinator.wait_ready()
         self.coordinator = str(coordinator.address)
@@ -164,6 +163,15 @@ class Federation:
         members.start(self.processes, local, self._split_server, self._fed_server, self._client)
         self.control = Control(self.coordinator, self.spec.run.name)
         self._begin()
+
+    def _processes(self, forks: Forks | None) -> Processes:
+        return Processes(self.spec.servers.restarts, forks)
+
+    def _members(self, _: LocalFederation) -> Members:
+        """Who takes part; the federation is new."""
+        traits, managed = self.spec.strategy.traits, self.spec.run.managed
+        groups = client_groups(self.spec) if managed else []
+        return Members.of(self.spec.servers.split * traits.split, groups, federated=traits.federated)
 
     def aside(self, function: str, **more: Any) -> Json:
         """See `aside`; the question has the run's specification and what else is given."""
@@ -249,10 +257,13 @@ def areas(spec: RunSpec) -> tuple[str, ...]:
     return ("body",) * traits.split + ("client",) * traits.federated
 
 
-def client_groups(spec: RunSpec) -> list[tuple[str, ...]]:
-    """The clients that each client process hosts, evenly."""
+def client_groups(spec: RunSpec, auto: int | None = None) -> list[tuple[str, ...]]:
+    """The clients that each client process hosts, evenly.
+
+    auto: how many processes, where the specification does not say; None: as many as cores.
+    """
     ids, per_process = client_ids(spec.run_clients), spec.servers.clients_per_process
-    return spread(ids, cores() if per_process == "auto" else math.ceil(len(ids) / per_process))
+    return spread(ids, auto or cores() if per_process == "auto" else math.ceil(len(ids) / per_process))
 
 
 def spread(ids: tuple[str, ...], wanted: int) -> list[tuple[str, ...]]:

@@ -66,6 +66,12 @@ class Job:
     environment: Mapping[str, str]
 
 
+class Forker(Protocol):
+    """Where a process can be forked; see `Forks.start`."""
+
+    def start(self, job: Job, stderr: int) -> Process: ...
+
+
 class Unforked(Exception):
     """There is no fork server, or it does not answer: start the process in the ordinary way."""
 
@@ -115,17 +121,30 @@ class Forks:
             Unforked: when there is no server, or it does not answer in time; there is none any more then.
         """
         line, theirs = socket.socketpair()
+        with theirs:
+            self.lend(theirs)
         try:
-            with theirs, self._lock:
-                self._ask(theirs)
-            # The pid first: a child whose pid is not known here is told nothing, and ends.
-            pid = _number(line, FORK_S)
-            return _instruct(line, pid, job, stderr)
-        except (OSError, ValueError) as error:
-            line.close()
+            return instructed(line, job, stderr, FORK_S)
+        except Unforked:
+            self._give_up()
+            raise
+
+    def lend(self, theirs: socket.socket) -> None:
+        """Fork a child that listens at this end of a line; whoever has the other instructs it, see `instructed`.
+
+        Raises:
+            Unforked: when there is no server, or it does not answer in time; there is none any more then.
+        """
+        try:
             with self._lock:
-                self._end()
+                self._ask(theirs)
+        except OSError as error:
+            self._give_up()
             raise Unforked(str(error)) from None
+
+    def _give_up(self) -> None:
+        with self._lock:
+            self._end()
 
     def _ask(self, theirs: socket.socket) -> None:
         if self._server is None:
@@ -215,6 +234,20 @@ def can_fork() -> bool:
     except OSError:
         return False
     return True
+
+
+def instructed(line: socket.socket, job: Job, stderr: int, patience_s: float) -> Forked:
+    """The child at the other end of the line, which is told what it is to be.
+
+    Raises:
+        Unforked: when there is none within that time. The line is closed then.
+    """
+    try:
+        # The pid first: a child whose pid is not known here is told nothing, and ends.
+        return _instruct(line, _number(line, patience_s), job, stderr)
+    except (OSError, ValueError) as error:
+        line.close()
+        raise Unforked(str(error)) from None
 
 
 def _instruct(line: socket.socket, pid: int, job: Job, stderr: int) -> Forked:

@@ -20,11 +20,12 @@ FED_SERVER = "fed-server"
 @dataclass(frozen=True)
 class Members:
     """replicas: the split servers, by name. federated: whether there is a fed server. groups: the client processes by
-    name, and the clients that each hosts."""
+    name, and the clients that each hosts. at_first: how many of the replicas are started; None: all."""
 
     replicas: tuple[str, ...]
     federated: bool
     groups: Mapping[str, tuple[str, ...]]
+    at_first: int | None = None
 
     @classmethod
     def of(cls, split: int, groups: Sequence[tuple[str, ...]], *, federated: bool) -> Self:
@@ -49,7 +50,7 @@ class Members:
         client: Callable[[tuple[str, ...], Path], ClientSettings],
     ) -> None:
         """Start all with the settings that these functions give, and supervise them; see `Processes.supervise`."""
-        for name in self.replicas:
+        for name in self.replicas[: self.at_first]:
             processes.spawn("split-server", name, split_server(name, local), keys.BODY)
         if self.federated:
             processes.spawn("fed-server", FED_SERVER, fed_server(local), keys.CLIENT)

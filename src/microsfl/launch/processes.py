@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from ..config import ProcessSettings
 from ..store.s3 import area_environment
-from .child import Child, end, kill, terminate
+from .child import Child
 from .forks import Forks
+from .kept import Kept, end, kill, terminate
 from .process_folder import ProcessFolder
 from .supervisor import Supervisor
 
@@ -26,8 +28,9 @@ class Processes:
     """
 
     def __init__(self, restarts: int | None, forks: Forks | None = None) -> None:
-        self.children: list[Child] = []
-        self.supervisor = Supervisor(self.children, restarts, self.record)
+        self.children: list[Kept] = []
+        self._ours: list[Child] = []
+        self.supervisor = Supervisor(self._ours, restarts, self.record)
         self.forks = forks
         self._folder: ProcessFolder | None = None
         self._own = ExitStack()
@@ -40,15 +43,17 @@ class Processes:
         if self.forks is None:
             self.forks = self._own.enter_context(Forks())
 
-    def spawn(self, role: str, name: str, settings: ProcessSettings, area: str | None = None) -> Child:
+    def spawn(self, role: str, name: str, settings: ProcessSettings, area: str | None = None) -> Kept:
         """Start a process. Only those of an area get the credentials of its store, and of no other's."""
-        assert self._folder is not None
-        environment = {} if area is None else area_environment(area, os.environ)
-        secrets = {name: value for name, value in environment.items() if name.startswith("AWS_")}
-        child = Child(role, name, settings, self._folder.logs / f"{name}.log", secrets, self.forks)
+        child = Child(role, name, settings, self._log(name), secrets_of(area), self.forks)
+        self._ours.append(child)
         self.children.append(child)
         self.record()
         return child
+
+    def _log(self, name: str) -> Path:
+        assert self._folder is not None
+        return self._folder.logs / f"{name}.log"
 
     def supervise(self) -> None:
         """Wait until all are ready, and start again from now on what ends.
@@ -87,3 +92,9 @@ class Processes:
         finally:
             self._own.close()
             self.record()
+
+
+def secrets_of(area: str | None) -> dict[str, str]:
+    """The variables of this environment that are the credentials of an area of the store; of none: none."""
+    environment = {} if area is None else area_environment(area, os.environ)
+    return {name: value for name, value in environment.items() if name.startswith("AWS_")}

@@ -15,7 +15,7 @@ FILE = "profile.csv"
 COLUMNS = ("round", "task", "participant", "role", "phase", "seconds", "count")
 REQUEST = "request"
 ROLES = {"split": "split-server", "fed": "fed-server"}
-COUNTS = {"requests", "hits", "misses"}  # what is told as a number of requests, not in seconds
+COUNTS = {"requests", "hits", "misses", "failovers"}  # what is told as a number of requests, not in seconds
 
 Json = dict[str, Any]
 

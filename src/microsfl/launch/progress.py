@@ -15,13 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ..spec import RunSpec
-from .child import Child
 from .control import Control
+from .kept import Kept
 from .login_link import LoginLink
 from .readable import counted, duration, rounded
 from .supervisor import Supervisor
 
 REFRESH_PER_S = 8
+OUTLIERS_NAMED = 3
 MARKS = {"up": ("●", "green"), "starting": ("○", "yellow"), "ended": ("✕", "red")}
 
 Json = dict[str, Any]
@@ -37,7 +38,7 @@ class Shown(Protocol):
     def control(self) -> Control: ...
 
     @property
-    def children(self) -> Sequence[Child]: ...
+    def children(self) -> Sequence[Kept]: ...
 
     @property
     def supervisor(self) -> Supervisor: ...
@@ -149,7 +150,15 @@ def dashboard(federation: Shown) -> str:
 
 def line(result: Json, rounds: int) -> str:
     """A round that is over, in a line."""
-    return f"round {result['round'] + 1}/{rounds}  {figures(result)}"
+    named = outliers(result)
+    return f"round {result['round'] + 1}/{rounds}  {figures(result)}" + (f"  outliers: {named}" if named else "")
+
+
+def outliers(result: Json) -> str:
+    """The clients that sent what is unlike what the others did; the first of them, where there are many."""
+    found = result.get("outliers", [])
+    more = f" and {len(found) - OUTLIERS_NAMED} more" if len(found) > OUTLIERS_NAMED else ""
+    return ", ".join(found[:OUTLIERS_NAMED]) + more
 
 
 def figures(result: Json) -> str:
@@ -160,7 +169,7 @@ def figures(result: Json) -> str:
     )
 
 
-def processes(children: Sequence[Child]) -> Text:
+def processes(children: Sequence[Kept]) -> Text:
     """Each process with a mark that says whether it is up."""
     line = Text()
     for child in list(children):

@@ -80,8 +80,9 @@ def _own(spec: RunSpec, parts: Parts) -> Rehearsal:
 
 
 def rehearsed(question: Json) -> Json:
-    """The same for who asks in JSON: from `spec` to `class_counts`."""
-    return {"class_counts": rehearse(RunSpec.parse(question["spec"])).class_counts.tolist()}
+    """The same for who asks in JSON: from `spec` and `devices` to `class_counts`."""
+    spec = RunSpec.parse(question["spec"])
+    return {"class_counts": rehearse(spec, devices=question["devices"]).class_counts.tolist()}
 
 
 def _check_optimizers(spec: RunSpec, parts: Parts) -> None:

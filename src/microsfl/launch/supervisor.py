@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from .child import Child
+from .kept import Kept
 from .readable import counted
 
 LOOK_EVERY_S = 0.05
@@ -43,7 +44,7 @@ class Supervisor:
         if self._thread.is_alive():
             self._thread.join()
 
-    def is_down(self, child: Child) -> bool:
+    def is_down(self, child: Kept) -> bool:
         """It ended and will not be started again."""
         return child.state == "ended" and (child.refused or (self.limit is not None and child.restarts >= self.limit))
 

@@ -32,6 +32,7 @@ def train(
     resume: bool = False,
     forks: Forks | None = None,
     track: Sequence[str] = (),
+    on: str | None = None,
 ) -> tuple[Json, list[Json], Path]:
     """Run `spec` and fill the run folder; the summary, the metrics (a row for each round and client) and the folder.
 
@@ -39,6 +40,7 @@ def train(
         resume: go on with the run that the folder or the stores hold.
         forks: where its processes are forked; default: from a fork server of its own.
         track: "tensorboard" and "mlflow", which are told of the run while it lives.
+        on: where its processes are: ray, ray://host:port or ray:address; None: on this machine.
 
     Raises:
         InputError: when something is wrong with the specification or the folder.
@@ -47,7 +49,7 @@ def train(
     _check_managed(spec)
     check_matplotlib(DRAWS)
     check_trackers(track)
-    federation = Federation(spec, output, resume=resume, forks=forks)
+    federation = _federation(spec, output, resume, forks, on)
     from . import plots  # noqa: F401 - matplotlib is there when it is needed, and imported while others import torch
     from .results import results_of, write_results
 
@@ -58,6 +60,15 @@ def train(
         federation.finish()  # the results are written while the processes end
         summary = write_results(federation.folder, results)
     return summary, metrics, federation.folder.path
+
+
+def _federation(spec: RunSpec, output: Path | None, resume: bool, forks: Forks | None, on: str | None) -> Federation:
+    if on is None:
+        return Federation(spec, output, resume=resume, forks=forks)
+    from .ray.cluster import address_in
+    from .ray.federation import RayFederation
+
+    return RayFederation(spec, address_in(on), output, resume=resume, forks=forks)
 
 
 def _follow(federation: Federation, show: Callable[[Json], None], follower: Follower) -> tuple[list[Json], list[Json]]:

@@ -45,6 +45,7 @@ class Server:
     requests: int = 0
     hits: int = 0
     misses: int = 0
+    failovers: int = 0
 
     @property
     def busy_s(self) -> float:
@@ -100,6 +101,7 @@ class Profile:
                     "phases": dict(one.phases),
                     "graph_hits": one.hits,
                     "recomputed": one.misses,
+                    "failovers": one.failovers,
                 }
                 for name, one in self.servers.items()
             },
@@ -136,7 +138,7 @@ def _add_request(client: Client, row: Row) -> None:
 
 def _add_served(server: Server, row: Row) -> None:
     match row.phase:
-        case "requests" | "hits" | "misses":
+        case "requests" | "hits" | "misses" | "failovers":
             setattr(server, row.phase, getattr(server, row.phase) + (row.count or 0))
         case phase:
             server.phases[phase] += row.seconds or 0.0

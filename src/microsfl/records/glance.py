@@ -26,6 +26,7 @@ ROUND = (
     "run", "round", "ended_at", "accuracy", "accuracy_mean", "loss", "train_loss", "samples", "seconds",
     "samples_per_s",
 )  # fmt: skip
+OUTLIERS, OUTLIERS_SINCE = ("body_outliers", "client_outliers"), "0008"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def glance(url: str) -> Glance | None:
         if connection is None:
             return None
         version = version_of(connection)
-        return Glance(version, _runs(connection) if version in KNOWN else [])
+        return Glance(version, _runs(connection, version) if version in KNOWN else [])
 
 
 def check_trail(url: str, wanted: str | None = None) -> Check | None:
@@ -119,10 +120,11 @@ def looking(url: str) -> Iterator[Connection | None]:
         engine.dispose()
 
 
-def _runs(connection: Connection) -> list[tuple[RunRecord, list[Row]]]:
+def _runs(connection: Connection, version: str) -> list[tuple[RunRecord, list[Row]]]:
     about, of_rounds = tables.runs.c, tables.rounds.c
     runs = select(*(about[name] for name in RUN)).order_by(about.created_at, about.name)
-    rounds = select(*(of_rounds[name] for name in ROUND)).order_by(of_rounds.round)
+    columns = (*ROUND, *OUTLIERS) if version >= OUTLIERS_SINCE else ROUND
+    rounds = select(*(of_rounds[name] for name in columns)).order_by(of_rounds.round)
     records = [RunRecord(**row) for row in connection.execute(runs).mappings()]
     rows = connection.execute(rounds).mappings().all()
     return [(one, [dict(row) for row in rows if row["run"] == one.name]) for one in records]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints, model_validator
@@ -11,6 +10,7 @@ from ..config import HttpUrl
 from ..core.commands import Evaluate, Task, Train, missing, takes_part
 from ..core.run_state import Phase, RunState, Status
 from ..records import Participant, Row
+from ..records.recorded import outliers_of
 from ..spec import check_id
 from .run import Run
 from .run import absent as absent_of
@@ -126,6 +126,7 @@ class RoundResult(BaseModel):
     samples: int | None = None
     seconds: float | None = Field(None, description="wall time of training and sync, without evaluation")
     samples_per_s: float | None = None
+    outliers: list[str] = Field([], description="clients that sent what is far longer or shorter than the others' did")
 
 
 class Absence(BaseModel):
@@ -247,8 +248,7 @@ def participant_json(participant: Participant, alive: bool) -> ParticipantJson:
 
 
 def round_json(row: Row) -> RoundRow:
-    found = {name: json.loads(row.get(name) or "[]") for name in ("body_outliers", "client_outliers")}
-    return RoundRow.model_validate({**row, **found, "absent": absent_of(row)})
+    return RoundRow.model_validate({**row, **outliers_of(row), "absent": absent_of(row)})
 
 
 def run_json(run: Run, history_from: int = 0) -> RunJson:
@@ -269,7 +269,7 @@ def run_json(run: Run, history_from: int = 0) -> RunJson:
         overdue=state.overdue,
         away=sorted(state.away),
         spec=run.spec_json,
-        history=[RoundResult.model_validate(row) for row in over],
+        history=[RoundResult.model_validate({**row, **outliers_of(row)}) for row in over],
         created_at=run.created_at,
     )
 

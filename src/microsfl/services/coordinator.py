@@ -51,7 +51,7 @@ from .coordinator_endpoints import ENDPOINTS, SECRETS_AT
 from .coordinator_points import points
 from .data_plane import DataPlane
 from .director import Director
-from .gate import EVERYBODY, Gate, caller_of, without_scope
+from .gate import EVERYBODY, Gate, caller_of, check_still_admitted, without_scope
 from .identities import Identities, federation_of, trust_of
 from .insist import PATIENCE_S, insist
 from .json_body import JsonRoute, QuickRoute, Shortcut, on_invalid_request
@@ -198,6 +198,7 @@ async def poll(request: Request, poll: Poll) -> PollAnswer:
         caller.must_be(client)
     in_hand = [(one.run, one.task()) for one in poll.in_hand]
     tasks = await director.poll(list(dict.fromkeys(poll.clients)), poll.wait_s, in_hand)
+    check_still_admitted(request)
     return PollAnswer(
         tasks=[task_json(run, task) for run, task in tasks],
         **director.roster.told(),
@@ -285,6 +286,7 @@ async def get_run(
 ) -> RunJson:
     director = director_of(request)
     found = director.run(run) if after is None else await director.watch(run, after, wait_s)
+    check_still_admitted(request)
     return run_json(found, history_from)
 
 

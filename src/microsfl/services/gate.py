@@ -189,6 +189,12 @@ def still_admits(request: Request) -> Callable[[], bool]:
     return found or (lambda: True)
 
 
+def check_still_admitted(request: Request) -> None:
+    """To be asked when a request has waited for long. Raises Unauthenticated when it would not be let in any more."""
+    if not still_admits(request)():
+        raise Unauthenticated(f"The credential of '{caller_of(request).id}' was revoked while this request waited.")
+
+
 def without_scope(routes: Iterable[BaseRoute], endpoints: Endpoints) -> list[str]:
     """The endpoints that are in no table: such an app must not be served."""
     return [

@@ -24,7 +24,7 @@ from ..trust.keys import from_jwks
 from ..trust.ticket import FORM, PATH, Ticket
 from ..trust.tickets import ticket_for
 from ..trust.tls import Inbound, Outbound
-from ..trust.tokens import Audience, Verifier
+from ..trust.tokens import ANY, Audience, Caller, Verifier, named_in
 from .callers import Bounds
 from .connections import connections_of
 from .http import listen, serve
@@ -32,6 +32,7 @@ from .pool import Pool
 from .replica import Json, Replica, create_app
 
 HEARTBEAT_S = 2.0
+BEARER = "Bearer "
 
 
 class Heartbeat:
@@ -59,6 +60,7 @@ class Heartbeat:
         if self.ticket is not None:
             outbound.vouch(self.ticket.credential.tls_ca)
         self.said: str | None = None
+        self.may_choose = settings.id is None
 
     def start(self) -> None:
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
@@ -84,9 +86,11 @@ class Heartbeat:
         info = {"version": __version__, **self.replica.figures(), "process": self.process}
         if leaves:
             info["leaving"] = True
-        body = json.dumps({**self.me, "info": info}).encode()
         try:
             token = self.ticket.header(Audience.COORDINATOR) if self.ticket is not None else {}
+            if token and self.may_choose:
+                self._take_name(named_in(token["authorization"].removeprefix(BEARER)))
+            body = json.dumps({**self.me, "info": info}).encode()
             self._learn(self._post(self.url, body, {"content-type": "application/json", **token}).get("trust"))
         except Unauthenticated as error:
             if self.ticket is not None:
@@ -95,6 +99,14 @@ class Heartbeat:
         except (urllib3.exceptions.HTTPError, MicrosflError, ValueError, KeyError, TypeError) as error:
             return str(error)
         return ""
+
+    def _take_name(self, me: Caller) -> None:
+        """The one that this server was invited as, where it may not have its default id and was told no other."""
+        self.may_choose = False
+        mine = me.acts_as & {me.id} or me.acts_as
+        if len(mine) == 1 and not me.acts_as & {self.me["id"], ANY}:
+            [self.me["id"]] = mine
+            self.replica.stopwatch.server = self.me["id"]
 
     def _ask_for_token(self, form: bytes, _: bool) -> Json:
         """Once: the next beat is the next try."""

@@ -21,6 +21,7 @@ class Answer:
     data: bytes
     headers: dict[str, str]
     server: str = ""
+    by_another: bool = False
 
 
 class Direct:

@@ -33,6 +33,7 @@ from .tables import (
     LimitsTable,
     ModelTable,
     PrivacyTable,
+    RayTable,
     RecordsTable,
     RunTable,
     ServersTable,
@@ -64,6 +65,7 @@ class RunSpec(Table):
     wire: WireTable = WireTable()
     limits: LimitsTable = LimitsTable()
     servers: ServersTable = ServersTable()
+    ray: RayTable = RayTable()
     store: StoreTable = StoreTable()
     records: RecordsTable = RecordsTable()
 

@@ -27,8 +27,8 @@ SERVER_OPTIMIZERS = ("none", "FedAvgM", "FedAdam", "FedYogi")
 # Which split server a client asks.
 Spread = Literal["sticky", "random", "two"]
 SPREAD = (
-    "Which replica a client asks: sticky, mostly the same one; random, any, each time; two, the same one unless "
-    "another one, drawn at random, has less to do."
+    "Which replica a client asks: two, mostly the same one, unless another one, drawn at random, has less to do (with "
+    "sflv1, whose copies are dear to move, as sticky); sticky, the same one as long as it answers; random, any."
 )
 DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:\d+)?)$"
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

@@ -27,6 +27,7 @@ ALLOWED = {
     "model.front_sha256": "not set, 64 hexadecimal digits",
     "servers.device": DEVICES,
     "servers.client_device": DEVICES,
+    "ray.resources": "names with a number > 0 each, as {tpu = 1}",
     "store.body": "auto, file:///absolute/folder, s3://bucket/prefix",
     "store.client": "auto, file:///absolute/folder, s3://bucket/prefix",
     "records.url": "auto, an SQLAlchemy URL as sqlite:////absolute/file.db",

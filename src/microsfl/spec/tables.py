@@ -176,7 +176,7 @@ class ServersTable(Table):
         description="Threads of one torch operation of a split server: more than 1 where a batch takes long and there "
         "are cores to spare.",
     )
-    spread: Spread = Field("sticky", description=SPREAD)
+    spread: Spread = Field("two", description=SPREAD)
     graph_cache_mb: float = Field(
         256,
         ge=0,
@@ -195,6 +195,42 @@ class ServersTable(Table):
     client_device: str = Field(
         "cpu", pattern=DEVICE_PATTERN, description="Where clients compute: cpu, cuda, mps or auto."
     )
+
+
+class RayTable(Table):
+    """How `microsfl run --on ray` places the processes; it decides nothing else."""
+
+    min: Literal["auto"] | Positive = Field(
+        "auto", description="With --on ray: fewest split servers, however little there is to do; auto: servers.split."
+    )
+    max: Literal["auto"] | Positive = Field(
+        "auto",
+        description="With --on ray: most split servers. Between the two, as many as the backlog needs; auto: "
+        "servers.split, or ray.min where that is more.",
+    )
+    cpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1, description="With --on ray: CPUs that Ray keeps for a split server."
+    )
+    gpus: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        "auto", description="With --on ray: GPUs that it keeps for one; auto: 1 when servers.device is cuda, else none."
+    )
+    resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        {}, description="With --on ray: resources of the cluster's own names that it keeps for a split server."
+    )
+    client_cpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1, description="With --on ray: CPUs that it keeps for a process of clients (servers.clients_per_process)."
+    )
+
+    @model_validator(mode="after")
+    def _min_is_not_above_max(self) -> Self:
+        if self.min != "auto" and self.max != "auto" and self.min > self.max:
+            raise ValueError(f"min = {self.min} is above max = {self.max}.")
+        return self
+
+    def bounds(self, split: int) -> tuple[int, int]:
+        """Fewest and most split servers, of a run that is to begin with so many."""
+        fewest = min(split, self.max if self.max != "auto" else split) if self.min == "auto" else self.min
+        return fewest, max(split, fewest) if self.max == "auto" else self.max
 
 
 class StoreTable(Table):

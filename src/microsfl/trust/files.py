@@ -37,13 +37,13 @@ def _others_may(found: os.stat_result) -> bool:
     return bool(found.st_mode & OTHERS & ~allowed)
 
 
-def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+def write_private(path: Path, text: str | bytes, mode: int = 0o600) -> None:
     """Write it whole or not at all; nobody else can read it at any moment, unless the mode says so. Raises OSError."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..launch.progress import line
+from ..launch.progress import line, outliers
 from ..launch.readable import age, counted, plain, rounded
 from .find import Asked, find_run
 from .rows import Json
@@ -117,6 +117,7 @@ def _rounds(history: list[Json], rounds: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("round", "accuracy", "loss", "train loss", "samples/s", "seconds"):
         table.add_column(name, justify="right")
+    table.add_column("outliers" if any(map(outliers, history)) else "")
     for one in history:
         speed, seconds = one["samples_per_s"], one["seconds"]
         table.add_row(
@@ -126,6 +127,7 @@ def _rounds(history: list[Json], rounds: int) -> Table:
             rounded(one["train_loss"]),
             "–" if speed is None else f"{speed:,.0f}",
             "–" if seconds is None else f"{seconds:.2f}",
+            Text(outliers(one), style="yellow"),
         )
     return table
 
@@ -136,12 +138,14 @@ def _participants(participants: list[Json], most: int) -> Table:
     clients = [one for one in participants if one["role"] == "client"]
     shown = sorted(clients, key=lambda one: (one["doing"] in ("done", "not in this round"), one["id"]))[:most]
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("participant", "role", "doing", "heard of", "address"):
+    for name in ("participant", "role", "doing", "heard of", "address", ""):
         table.add_column(name, justify="right" if name == "heard of" else "left")
     for one in (*servers, *sorted(shown, key=lambda one: str(one["id"]))):
         style = "" if one["alive"] else "red"
         seen = f"{age(time.time() - one['last_seen'])} ago"
-        table.add_row(one["id"], one["role"], plain(one["doing"]), seen, plain(one["address"] or ""), style=style)
+        stood_out = one["outlier_in"]
+        note = "" if stood_out is None else Text(f"outlier in round {stood_out + 1}", style="yellow")
+        table.add_row(one["id"], one["role"], plain(one["doing"]), seen, plain(one["address"] or ""), note, style=style)
     if len(clients) > len(shown):
         table.add_row(f"… {len(clients) - len(shown)} more clients")
     return table

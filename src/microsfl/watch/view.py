@@ -95,14 +95,20 @@ def _asked(control: Control, folder: SeenFolder | None, before: Seen | None, wai
     found: list[Json] = []
     with suppress(OperationError):
         found = control.participants()
-    return Seen(run, _participants(run, found), folder.processes() if folder else [], control.url, folder)
+    return Seen(run, participants_of(run, found), folder.processes() if folder else [], control.url, folder)
 
 
-def _participants(run: Json, found: list[Json]) -> list[Json]:
-    """The run's clients, or all before it has any, and the servers, with what each is doing."""
+def participants_of(run: Json, found: list[Json]) -> list[Json]:
+    """The run's clients, or all before it has any, and the servers, with what each is doing, and the last round that is
+    over in which a client was an outlier, or null."""
     clients = set(run["clients"])
+    stood_out = {client: one["round"] for one in run["history"] for client in one.get("outliers", ())}
     return [
-        {**{name: one[name] for name in ("id", "role", "address", "alive", "last_seen")}, "doing": doing(run, one)}
+        {
+            **{name: one[name] for name in ("id", "role", "address", "alive", "last_seen")},
+            "doing": doing(run, one),
+            "outlier_in": stood_out.get(one["id"]),
+        }
         for one in found
         if one["role"] != "client" or not clients or one["id"] in clients
     ]

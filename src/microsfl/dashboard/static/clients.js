@@ -18,6 +18,7 @@ const COLUMNS = [
   { label: "Trained", kind: "number", cell: (one) => seconds(one.seconds) },
   { label: "Traffic", kind: "number", cell: (one) => bytes(one.bytes) },
   { label: "Restarts", kind: "number", cell: (one) => count(one.restarts) },
+  { label: "Outlier", cell: (one) => (one.outlierIn === undefined ? "–" : `in round ${count(one.outlierIn + 1)}`) },
 ];
 
 export class Clients {
@@ -37,10 +38,12 @@ export class Clients {
 
   update(history) {
     const { run } = history;
-    const rows = [...new Set([...run.clients, ...history.clients])].sort().map((id) => this._row(history, id));
+    const outliers = history.outliers();
+    const rows = [...new Set([...run.clients, ...history.clients])].sort().map((id) => ({ ...this._row(history, id), outlierIn: outliers.get(id) }));
     this.table.set(rows);
     const up = rows.filter(isAlive).length;
-    this.note.textContent = rows.length ? `${plural(rows.length, "client")}, ${up} up; results of the newest round of each` : "";
+    const unlike = outliers.size ? `; ${plural(outliers.size, "outlier")}, whose updates are far longer or shorter than the others'` : "";
+    this.note.textContent = rows.length ? `${plural(rows.length, "client")}, ${up} up; results of the newest round of each${unlike}` : "";
   }
 
   _row(history, id) {

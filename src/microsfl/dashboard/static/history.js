@@ -74,6 +74,13 @@ export class History {
     return { up: sum(this.totals.up), down: sum(this.totals.down) };
   }
 
+  /** Client -> the last round in which it was an outlier. */
+  outliers() {
+    const found = new Map();
+    for (const row of this.rounds) for (const client of row?.outliers || []) found.set(client, row.round);
+    return found;
+  }
+
   /** Absences of all rounds, the newest first. */
   absences() {
     const found = [];

@@ -8,7 +8,7 @@ const ROW_LIMIT = 100; // absences that are shown; there may be one for each cli
 const ROUNDS = [
   { label: "Round", kind: "number", cell: (one) => count(one.round + 1) },
   { label: "Accuracy", kind: "number", cell: (one) => rate(one.accuracy) },
-  { label: "Mean over clients", kind: "number", cell: (one) => rate(one.accuracy_mean) },
+  { label: "Client mean", kind: "number", cell: (one) => rate(one.accuracy_mean) },
   { label: "Loss", kind: "number", cell: (one) => rate(one.loss) },
   { label: "Training loss", kind: "number", cell: (one) => rate(one.train_loss) },
   { label: "Samples", kind: "number", cell: (one) => count(one.samples) },
@@ -19,6 +19,7 @@ const ROUNDS = [
   { label: "Version", kind: "number", cell: (one) => count(one.body_version) },
   { label: "Contributions", kind: "number", cell: (one) => count(one.contributions) },
   { label: "Left out", kind: "number", cell: (one) => count(one.left_out) },
+  { label: "Outliers", cell: (one) => one.outliers.join(", ") || "–" },
 ];
 
 export class Rounds {

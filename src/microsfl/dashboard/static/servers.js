@@ -37,7 +37,7 @@ export class Servers {
   constructor(name) {
     this.name = name;
     this.seen = new Map(); // server -> [{at, units}], of the last seconds
-    this.moves = new Map(); // server -> clients that came to it from another
+    this.failovers = new Map(); // server -> answers to what another one was asked first
     this.table = new LiveTable("Split servers and fed server", COLUMNS, { empty: "No server is registered." });
     this.note = el("p", { class: "note" });
     this.element = el(
@@ -76,54 +76,40 @@ export class Servers {
 
   update(history) {
     if (!this.participants) return;
-    const sticky = history.run.spec.servers.spread === "sticky";
     const rows = this.participants.map((one) => {
       const isSplit = one.role === "split-server";
-      return { ...one, rate: this._rate(one), failovers: isSplit && sticky ? this.moves.get(one.id) || 0 : null };
+      return { ...one, rate: this._rate(one), failovers: isSplit ? this.failovers.get(one.id) || 0 : null };
     });
     this.table.set(rows);
     setText(
       this.note,
-      sticky
-        ? `Failovers: how often, in the last ${LOOK_BACK} rounds, a client had to go on with this server instead of another.`
-        : "Each request goes to a server drawn at random, so there are no failovers to count.",
+      `Failovers: how often, in the last ${LOOK_BACK} rounds, a server answered what another one had been asked first.`,
     );
-    if (sticky) this._lookForMoves(history);
+    this._lookForFailovers(history);
   }
 
-  async _lookForMoves(history) {
+  async _lookForFailovers(history) {
     if (Date.now() - this.askedAt < PAUSE_MS || history.last < 0) return;
     this.askedAt = Date.now();
     const from = Math.max(0, history.last - LOOK_BACK);
     try {
       const { profile } = await get(`${runPath(this.name)}/profile?from_round=${from}`);
-      this.moves = moves(profile);
+      this.failovers = failovers(profile);
     } catch {
       // The next look will tell; nothing is shown that was not answered.
     }
   }
 }
 
-/** Server -> how often a client that had another one before asked it. */
-export function moves(profile) {
-  const asked = new Map(); // client -> round -> servers
-  for (const row of profile) {
-    if (row.task !== "train" || row.role !== "client") continue;
-    const servers = Object.keys(row.spent).map((name) => /^split\/([^/]+)\/requests$/.exec(name)?.[1]).filter(Boolean);
-    if (!asked.has(row.participant)) asked.set(row.participant, []);
-    asked.get(row.participant).push({ round: row.round, servers });
-  }
+/** Server -> how often it answered a client that had asked another one first. */
+export function failovers(profile) {
   const found = new Map();
-  for (const rounds of asked.values()) {
-    rounds.sort((a, b) => a.round - b.round);
-    let before = null;
-    for (const { servers } of rounds) {
-      if (before !== null) {
-        for (const one of servers) if (!before.includes(one)) found.set(one, (found.get(one) || 0) + 1);
-      }
-      if (servers.length) before = servers;
+  for (const row of profile) {
+    if (row.role !== "client") continue;
+    for (const [name, count] of Object.entries(row.spent)) {
+      const server = /^split\/([^/]+)\/failovers$/.exec(name)?.[1];
+      if (server) found.set(server, (found.get(server) || 0) + count);
     }
   }
   return found;
 }
-

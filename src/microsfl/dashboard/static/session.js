@@ -52,7 +52,7 @@ export async function logOut() {
 function tell() {
   const shows = known !== null && !known.anybody;
   setHidden(document.getElementById("who"), !shows);
-  setText(document.getElementById("name"), shows ? `${known.id} (${known.role})` : "");
+  setText(document.getElementById("name"), !shows ? "" : known.id === known.role ? known.id : `${known.id} (${known.role})`);
   for (const link of document.querySelectorAll("nav [data-page]")) {
     setHidden(link, known === null || (link.dataset.page === "new" && !operates()));
   }

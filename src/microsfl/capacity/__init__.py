@@ -1,0 +1,1 @@
+"""`microsfl plan`: what a run will take, before it is run."""
