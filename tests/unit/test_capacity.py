@@ -349,8 +349,17 @@ def test_who_enters_a_place_waits_for_those_before() -> None:
     assert [place.enter(0.0, 1.0, 0.5), place.enter(0.0, 1.0, 0.0), place.enter(9.0, 1.0, 0.0)] == [1.5, 2.5, 10.0]
     assert (place.queued(0.0), place.worked(10.0)) == (3, 3.5)
     cores = Cores(2)
-    places = [Place(cores) for _ in range(3)]
-    assert [one.enter(0.0, 1.0, 0.0) for one in places] == [1.0, 1.0, 2.0]  # the third waits for a core
+    assert [cores.enter(0.0, 1.0) for _ in range(3)] == [1.0, 1.0, 2.0]  # the third waits for a core
+    assert (cores.enter(5.0, 1.0), cores.worked) == (6.0, 4.0)
+
+
+def test_a_device_that_is_waited_for_keeps_no_core_busy() -> None:
+    """Eight split servers whose devices take most of the time, on two cores: each as fast as if it were alone."""
+    unit = replace(UNIT, client=0.001, client_cpu=0.001, server_compute=0.049, server=0.05, server_cpu=0.001)
+    calibration = replace(CALIBRATION, unit=unit)
+    played = simulate(planned(16, 3200), calibration, Site(8, cores=2, processes=4))
+    least = 2 * 100 * unit.server
+    assert least * 0.95 <= played.working <= least * 1.15
 
 
 def test_the_page_shows_what_was_measured() -> None:

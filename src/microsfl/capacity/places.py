@@ -11,7 +11,9 @@ from heapq import heapify, heapreplace
 
 
 class Cores:
-    """Cores that places of one machine share: work begins on the one that is free first. worked: seconds of all."""
+    """Cores that places of one machine share: work begins on the one that is free first. worked: seconds of all.
+
+    Who enters begins now, or as soon as a core is free: work that has to wait for its place must not enter before."""
 
     def __init__(self, count: int) -> None:
         self.count, self.worked = count, 0.0
@@ -26,18 +28,15 @@ class Cores:
 
 
 class Place:
-    """cores: what it computes on; None: a core of its own."""
+    """It has a core of its own. total: seconds of all work."""
 
-    def __init__(self, cores: Cores | None = None) -> None:
-        self.cores = cores
+    def __init__(self) -> None:
         self.free_at = self.total = 0.0
         self._ends: deque[float] = deque()
 
     def enter(self, now: float, core_s: float, other_s: float) -> float:
         """When work that comes now is done: seconds on a core, and then of a device, a link or a store."""
-        begin = max(now, self.free_at)
-        done = self.cores.enter(begin, core_s) if self.cores is not None and core_s else begin + core_s
-        self.free_at = done + other_s
+        self.free_at = max(now, self.free_at) + core_s + other_s
         self.total += core_s + other_s
         self._ends.append(self.free_at)
         return self.free_at

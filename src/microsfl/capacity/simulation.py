@@ -95,19 +95,20 @@ class _Round:
         self.events = 0
         cores = Cores(site.cores) if site.cores else None
         self.cores = cores
-        self.replicas = [Place(cores) for _ in range(site.replicas)]
+        self.replicas = [Place() for _ in range(site.replicas)]
         self.links = [Place() for _ in range(site.replicas)]
         self.store, self.commits, self.fed_link = Place(), Place(), Place()
-        self.fed, self.coordinator = Place(cores), Place(cores)
-        self.clients = self._clients(cores)
+        self.fed, self.coordinator = Place(), Place()
+        self.turns: dict[int, simpy.Resource] = {}
+        self.clients = self._clients()
         self.together = self._together()
         self.unit_seconds: list[float] = []
         self.over = False
 
-    def _clients(self, cores: Cores | None) -> list[_Client]:
+    def _clients(self) -> list[_Client]:
         workload, site = self.workload, self.site
         count = max(len(workload.train), workload.evaluating)
-        processes = [Place(cores) for _ in range(min(site.processes or count, count))] if site.shared else []
+        processes = [Place() for _ in range(min(site.processes or count, count))] if site.shared else []
         found = []
         for number in range(count):
             train = workload.train[number] if number < len(workload.train) else 0
@@ -190,7 +191,7 @@ class _Round:
         """Some units, one after the other in one go: forward and backward, or a step."""
         jitter = self._drawn() * units
         client_cpu = asked.client_cpu if self.site.shared else asked.client
-        yield self._until(client.process.enter(self.env.now, client_cpu * jitter, (asked.client - client_cpu) * jitter))
+        yield from self._at(client.process, client_cpu * jitter, (asked.client - client_cpu) * jitter)
         if not self.workload.spec.strategy.traits.split:
             return
         parts = (FORWARD, 1 - FORWARD) if self.workload.spec.model.u_shaped else (1.0,)
@@ -198,17 +199,16 @@ class _Round:
         for part in parts:
             replica = self._chosen(client, replica)
             yield self._wait((asked.link / 2 + asked.wait / 2) * units / len(parts))
-            queue = self.replicas[replica].queued(self.env.now)
+            place = self.replicas[replica]
+            queue = self._queued(place)
             if asked.server_link:
                 yield self._until(self.links[replica].enter(self.env.now, 0.0, asked.server_link * units / len(parts)))
             cpu = asked.server_cpu if self.site.shared else 0.0
             share = part * jitter
-            done = self.replicas[replica].enter(
-                self.env.now, min(cpu, asked.server) * share, max(0.0, asked.server - cpu) * share
-            )
-            if part == parts[-1]:
-                done = self._stored(done, asked, units)
-            yield self._until(done)
+            stored = self._stored(self.env.now, asked, units) if part == parts[-1] else 0.0
+            yield from self._at(place, min(cpu, asked.server) * share, max(0.0, asked.server - cpu) * share)
+            if stored > self.env.now:
+                yield self._until(stored)
             client.loads[replica] = queue, self.env.now
             yield self._wait((asked.link / 2 + asked.wait / 2) * units / len(parts))
 
@@ -243,9 +243,9 @@ class _Round:
     def _task(self, client: _Client, work: float) -> Events:
         """Half of what a task of a round takes: its poll or its report."""
         yield self._wait(self.site.rtt)
-        yield self._until(self.coordinator.enter(self.env.now, self.calibration.round.coordinator / 4, 0.0))
+        yield from self._at(self.coordinator, self.calibration.round.coordinator / 4, 0.0)
         if work:
-            yield self._until(client.process.enter(self.env.now, work, 0.0))
+            yield from self._at(client.process, work, 0.0)
 
     def _hand_over(self, up: float = 0.0, down: float = 0.0) -> Events:
         """Client-side weights, from the fed server or to it."""
@@ -256,7 +256,7 @@ class _Round:
         if site.server_link < float("inf"):
             yield self._until(self.fed_link.enter(self.env.now, 0.0, max(up, down) / site.server_link))
         work = self.calibration.round.fed_server / 2
-        yield self._until(self.fed.enter(self.env.now, work, site.store_latency))
+        yield from self._at(self.fed, work, site.store_latency)
 
     def _sync(self) -> Events:
         """Groups of contributions are added up by replicas that share them, then one closes the round."""
@@ -302,11 +302,11 @@ class _Round:
             left -= samples
             share = 1 / (2 if self.workload.spec.model.u_shaped else 1)
             yield self._wait(site.rtt + samples * (sizes.activations / site.up + sizes.outputs / site.down))
-            yield self._until(client.process.enter(self.env.now, asked.client * share, 0.0))
+            yield from self._at(client.process, asked.client * share, 0.0)
             replica = self.replicas[self._chosen(client, None)]
-            yield self._until(replica.enter(self.env.now, asked.server * share / 3 + samples * each, 0.0))
+            yield from self._at(replica, asked.server * share / 3 + samples * each, 0.0)
         if left > 0:
-            yield self._until(client.process.enter(self.env.now, left * each, 0.0))
+            yield from self._at(client.process, left * each, 0.0)
         yield self._wait(took.turnaround / 2)
         yield from self._task(client, 0.0)
 
@@ -314,8 +314,23 @@ class _Round:
         """Somebody's signs of life, which the coordinator answers among its other work."""
         yield self._wait(self.random.uniform(0.0, every_s))
         while not self.over:
-            yield self._until(self.coordinator.enter(self.env.now, self.calibration.heartbeat, 0.0))
+            yield from self._at(self.coordinator, self.calibration.heartbeat, 0.0)
             yield self._wait(every_s)
+
+    def _at(self, place: Place, core_s: float, other_s: float) -> Events:
+        """Work at a place. Where cores are shared, one is asked for only once the work's turn has come."""
+        if self.cores is None:
+            yield self._until(place.enter(self.env.now, core_s, other_s))
+            return
+        turns = self.turns.setdefault(id(place), simpy.Resource(self.env))
+        with turns.request() as turn:
+            yield turn
+            yield self._until(self.cores.enter(self.env.now, core_s) + other_s)
+        place.total += core_s + other_s
+
+    def _queued(self, place: Place) -> int:
+        turns = self.turns.get(id(place))
+        return place.queued(self.env.now) if turns is None else turns.count + len(turns.queue)
 
     def _drawn(self) -> float:
         """About 1, never below 0: a gamma variate with that spread."""
