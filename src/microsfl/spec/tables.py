@@ -214,11 +214,11 @@ class RayTable(Table):
     gpus: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         "auto", description="With --on ray: GPUs that it keeps for one; auto: 1 when servers.device is cuda, else none."
     )
-    resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        {}, description="With --on ray: resources of the cluster's own names that it keeps for a split server."
-    )
     client_cpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1, description="With --on ray: CPUs that it keeps for a process of clients (servers.clients_per_process)."
+    )
+    resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(  # a table, so the last
+        {}, description="With --on ray: resources of the cluster's own names that it keeps for a split server."
     )
 
     @model_validator(mode="after")
