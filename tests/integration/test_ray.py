@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,34 @@ def test_it_says_what_the_cluster_lacks(tmp_path: Path) -> None:
         with pytest.raises(InvalidSetting, match=said), microsfl.RayFederation(spec, folder=tmp_path / "run"):
             pass
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_node_with_another_version_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("microsfl.launch.ray.processes.__version__", "0.0.9")
+    said = f"microsfl {microsfl.__version__} is installed on the node 127.0.0.1, and 0.0.9 where the run was started"
+    with (
+        pytest.raises(InvalidSetting, match=re.escape(said)),
+        microsfl.RayFederation(spec_of(), folder=tmp_path / "run"),
+    ):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_split_server_without_a_place_is_told_of_and_can_be_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("microsfl.launch.ray.held.PLACED_S", 1.0)
+    spec = spec_of(run={"rounds": 100_000}, data={"clients": 2}, servers={"split": 1}, ray={"max": 2, "cpus": CPUS - 2})
+    with microsfl.RayFederation(spec, folder=tmp_path / "run") as federation:
+        federation.stop_scaling()
+        federation.scale(2)
+        wanted = f"split-server-1 waits for a place: it wants {CPUS - 2} CPU"
+        until(lambda: any(one.startswith(wanted) for one in federation.supervisor.reports), "it is told")
+        federation.scale(1)
+        until(lambda: federation.children[-1].state == "ended", "it is not waited for any more")
+        assert federation.control.watch(0, 0.0)["state"] in ("waiting", "running")
 
 
 @pytest.mark.usefixtures("ray_here")

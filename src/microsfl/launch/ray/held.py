@@ -47,6 +47,7 @@ class Held(Kept):
         report: Report,
     ) -> None:
         super().__init__(role, name, settings, log)
+        log.touch()
         self.actor = actor
         self.process = self._held = HeldProcess(actor)
         self.node: str | None = None
