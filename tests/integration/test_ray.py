@@ -30,6 +30,7 @@ pytestmark = [
 ]
 
 CPUS = 12
+START_S = 300.0  # Ray's processes and ours, on a machine with much else to do
 # 200 clients with a batch of at most eight samples each, in two processes.
 MANY: dict[str, dict[str, Any]] = {
     "run": {"name": "many", "rounds": 5},
@@ -71,7 +72,7 @@ def test_law_2_and_3_replicas_come_go_and_are_killed_and_the_weights_are_those_o
         in_the_middle(federation, 1)
         with frozen(federation):
             federation.scale(6)
-            until(lambda: len(up(federation)) == 6, "six split servers are up")
+            until(lambda: len(up(federation)) == 6, "six split servers are up", START_S)
         in_the_middle(federation, 2)
         by_name = {one.name: one for one in up(federation)}
         ray_here.kill(by_name["split-server-1"].actor, no_restart=False)  # type: ignore[attr-defined]
@@ -79,7 +80,11 @@ def test_law_2_and_3_replicas_come_go_and_are_killed_and_the_weights_are_those_o
         os.kill(by_name["split-server-3"].process.pid, signal.SIGKILL)
         with frozen(federation):
             killed = [by_name[f"split-server-{number}"] for number in (1, 2, 3)]
-            until(lambda: all(one.restarts == 1 and one.state == "up" for one in killed), "Ray started them again")
+            until(
+                lambda: all(one.restarts == 1 and one.state == "up" for one in killed),
+                "Ray started them again",
+                START_S,
+            )
         in_the_middle(federation, 3)
         with frozen(federation):
             federation.scale(1)
@@ -153,7 +158,7 @@ def test_there_are_more_split_servers_while_units_wait(tmp_path: Path) -> None:
     )
     with microsfl.RayFederation(spec, folder=tmp_path / "run") as federation:
         assert len(up(federation)) == 1
-        until(lambda: len(up(federation)) == 3, "three split servers are up")
+        until(lambda: len(up(federation)) == 3, "three split servers are up", START_S)
         assert federation.control.watch(0, 0.0)["state"] == "running"
     assert "split-server-2 is added" in federation.supervisor.reports
 
@@ -170,10 +175,10 @@ def test_law_5_everything_is_killed_and_resumed(tmp_path: Path) -> None:
     assert begun.stderr is not None
     assert begun.stdout is not None
     try:
-        until(lambda: begun.poll() is not None or all_up(folder), "every process is up")
+        until(lambda: begun.poll() is not None or all_up(folder), "every process is up", START_S)
         assert "dashboard at" in begun.stderr.readline()
         os.kill(only(folder, "split-server-0")["actor_pid"], signal.SIGKILL)
-        until(lambda: only(folder, "split-server-0")["restarts"] == 1, "Ray started it again")
+        until(lambda: only(folder, "split-server-0")["restarts"] == 1, "Ray started it again", START_S)
         there = pids(folder)
         assert all(is_alive(pid) for pid in there)
     finally:
@@ -187,7 +192,7 @@ def test_law_5_everything_is_killed_and_resumed(tmp_path: Path) -> None:
         [sys.executable, "-m", "microsfl", "resume", str(folder), "--on", "ray", "--json"],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=START_S,
         check=False,
     )
     assert resumed.returncode == 0, resumed.stderr
@@ -215,7 +220,7 @@ def test_on_two_nodes_all_that_is_sent_is_encrypted(finished: Finished, tmp_path
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=240,
+                timeout=START_S,
                 check=False,
             )
 
