@@ -5,8 +5,8 @@
 
 The paper's MLP with a trainable front (`throughput`), 640 samples in ten batches of 64 a client and round, each client
 and each server on a machine of its own. What a unit, a client's round and a sync take is measured: it comes from
-benchmarks/capacity.json. What is assumed: `LINK`. "removed" means that a client's round and its signs of life ask a
-tenth of the coordinator, or of the fed server, which no setting does today.
+benchmarks/capacity.json. What is assumed: `LINK`. "At a tenth": a client's round and its signs of life ask a tenth
+of the coordinator, or of the fed server, which no setting does today.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Case:
 
 CASES = (
     Case("as it is"),
-    Case("coordinator removed", coordinator=TENTH),
-    Case("coordinator and fed server removed", coordinator=TENTH, fed_server=TENTH),
+    Case("coordinator at a tenth", coordinator=TENTH),
+    Case("and fed server at a tenth", coordinator=TENTH, fed_server=TENTH),
 )
 
 

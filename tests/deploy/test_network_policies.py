@@ -1,15 +1,16 @@
-"""Who may talk to whom, as the NetworkPolicies of the chart decide it, beside the table of DESIGN.md, section 2."""
+"""Who may talk to whom, as the NetworkPolicies of the chart decide it, beside the table of the guide."""
 
 from __future__ import annotations
 
 import copy
 import itertools
+import re
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
-from tests.deploy.chart import CASES, RELEASE, WORKLOADS, Json, case, containers, of_kind, pod_of, role_of
+from tests.deploy.chart import CASES, RELEASE, ROOT, WORKLOADS, Json, case, containers, of_kind, pod_of, role_of
 
 # Who calls whom; everything else is forbidden. The coordinator calls split servers for `reduce!`, the fed server for
 # `aggregate!`; a run's Job fetches the weights of both.
@@ -80,6 +81,20 @@ def test_all_roles_are_in_the_table() -> None:
         assert labels(role_of(one)).items() <= one["spec"]["template"]["metadata"]["labels"].items()
         listens = {port["containerPort"] for each in containers(pod_of(one)) for port in each.get("ports", [])}
         assert listens == ({PORTS[role_of(one)]} if role_of(one) in PORTS else set())
+
+
+def test_the_guide_has_the_same_table() -> None:
+    guide = (ROOT / "docs/guides/kubernetes.md").read_text().partition("## Who may talk to whom")[2]
+    words = {
+        "clients": "client", "the run's Job": "run", "split servers": "split-server", "fed server": "fed-server",
+        "body store": "store-body", "client store": "store-client",
+    }  # fmt: skip
+    found: dict[str, set[str]] = {role: set() for role in TALKS}
+    for row in re.findall(r"^\| (.*?) \| (.*?) \|$", guide.partition("\nSo neither")[0], re.MULTILINE)[2:-1]:
+        sources, targets = ([words.get(one, one) for one in cell.split(", ")] for cell in row)
+        for source in sources:
+            found[source] |= set(targets)
+    assert found == TALKS
 
 
 @pytest.mark.parametrize("name", [FULLEST, "trial", "keda"])

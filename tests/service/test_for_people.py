@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -15,11 +16,13 @@ from typing import Any
 import pytest
 import urllib3
 
+from microsfl.errors import OperationError
 from microsfl.launch.reference import settings_reference
 from microsfl.records import Records
 from microsfl.services import resolver
 from microsfl.services.coordinator import create_app
 from microsfl.services.data_plane import DataPlane
+from microsfl.services.errand import errand
 from microsfl.services.resolver import Resolver
 from tests.service.control_plane import CLIENTS, Api, Json, StandIn, coordinator, served, spec
 
@@ -276,3 +279,9 @@ def test_a_page_of_another_site_may_change_nothing(settled: Api, origin: str) ->
 def test_its_own_page_may(demo: Api) -> None:
     answer = demo.pool.request("POST", demo.url + "/api/runs/demo/stop", headers={"origin": demo.url})
     assert (answer.status, answer.json()["state"]) == (200, "stopped")
+
+
+def test_what_is_not_installed_beside_the_coordinator_is_named() -> None:
+    """Its image has no torch."""
+    with pytest.raises(OperationError, match="takes 'nowhere', which is not installed where the coordinator runs"):
+        asyncio.run(errand("nowhere:resolve", {}, 60.0))

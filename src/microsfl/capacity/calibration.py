@@ -19,8 +19,8 @@ class Unit:
     client_compute: data, front, tail, auxiliary head and their optimizers. client: all that the client's process works
     on it. server_compute: forward and backward of the body. server: all that the split server's process works on it.
     store: of that, waiting for the store. wait: between asking and being answered, in which nobody works: threads and
-    sockets that wake up; below 0 where one process still works when the other goes on. client_cpu, server_cpu: seconds of a core that the two processes need, which is less where a
-    device or a store is waited for.
+    sockets that wake up; below 0 where one process still works when the other goes on. client_cpu, server_cpu: seconds
+    of a core that the two processes need, which is less where a device or a store is waited for.
     """
 
     samples: int
@@ -108,13 +108,9 @@ class Calibration:
 
 
 def _numbers(kind: type[Any], values: dict[str, Any]) -> Any:
-    """A table of numbers, none below 0."""
+    """A table of numbers, none below 0 but one."""
     for one in fields(kind):
-        value = values[one.name]
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not (0 if one.name != "wait" else -1e9) <= value < 1e9
-        ):
+        value, least = values[one.name], -1e9 if one.name == "wait" else 0
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 1e9:
             raise ValueError(f"{one.name} = {value!r} is no number of seconds")
     return kind(**values)

@@ -10,7 +10,8 @@ from .site import Site
 from .workload import Workload
 
 WORKERS = 4  # clients of one process that are at work at a time
-CLIENT_HEARTBEAT_S = 3.0
+CLIENT_HEARTBEAT_S, SERVER_HEARTBEAT_S = 3.0, 2.0
+CLIENT_LEASE_S = 15.0  # without a sign of life for so long, a client counts as lost
 READERS = 16  # requests that who reads a bucket has under way
 GROUP = 128  # contributions of a group of a sum
 SHARED_FROM = 256  # contributions of the round before, from which on replicas share a sum
@@ -118,7 +119,7 @@ def aggregate_s(workload: Workload, calibration: Calibration, site: Site) -> flo
 def beats_per_s(workload: Workload, site: Site) -> float:
     """Signs of life that the coordinator gets."""
     clients = workload.evaluating / CLIENT_HEARTBEAT_S
-    return clients + (site.replicas * workload.spec.strategy.traits.split + 1) / 2.0
+    return clients + (site.replicas * workload.spec.strategy.traits.split + 1) / SERVER_HEARTBEAT_S
 
 
 def coordinator_s(workload: Workload, calibration: Calibration, site: Site, clients: int) -> float:

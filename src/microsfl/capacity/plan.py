@@ -10,8 +10,9 @@ from typing import Any
 from ..errors import InvalidSetting
 from .advice import bottleneck
 from .calibration import Calibration
+from .demands import CLIENT_LEASE_S, coordinator_s
 from .prediction import COORDINATOR, FED, Prediction, predict, replicas_for
-from .quantities import shown_seconds
+from .quantities import shown_bytes, shown_seconds
 from .site import Site
 from .volume import Volume, cost, volume
 from .workload import Workload
@@ -58,6 +59,24 @@ class Plan:
         """Of the run's rounds, without what comes before and after them."""
         return self.rounds * self.prediction.round
 
+    @property
+    def warnings(self) -> list[str]:
+        """What would make a run other than it is planned."""
+        found, memory = [], self.memory
+        waits_s = coordinator_s(self.workload, self.calibration, self.site, self.workload.evaluating)
+        if waits_s > CLIENT_LEASE_S:
+            found.append(
+                f"The coordinator needs {shown_seconds(waits_s)} for a task of every client. Whoever has waited for it "
+                f"for {CLIENT_LEASE_S:g} s counts as lost, so that this run would not go on as planned."
+            )
+        if memory.graphs > memory.bound:
+            found.append(
+                f"The graphs of all units under way are {shown_bytes(memory.graphs)}, more than servers.graph_cache_mb "
+                f"= {memory.bound / MB:g} keeps: some backwards would compute their forward again, which is not in the "
+                "seconds above."
+            )
+        return found
+
     def to_json(self, simulated: Mapping[str, float] | None = None) -> Any:
         """Every number, in seconds, bytes and dollars; null for what has no end."""
         found = self.prediction
@@ -83,6 +102,7 @@ class Plan:
             "volume_of_a_round": asdict(self.volume),
             "split_server_memory": {**asdict(self.memory), "total": self.memory.total},
             "dollars": self.dollars,
+            "warnings": self.warnings,
             "calibration": asdict(self.calibration),
         }
         if simulated is not None:

@@ -31,7 +31,7 @@ STEPS = 40  # of the search for how much everything is slowed down by cores that
 class Prediction:
     """Seconds of a round, and how busy each station is while clients train.
 
-    training: units. exchange: weights handed out and in, tasks given and reported. sync, evaluation: see the guide.
+    training: units. exchange: weights handed in, tasks given and reported. sync, evaluation: see the guide.
     unit: of one unit, waiting included. alone: of one with nobody else there. utilisation: share of the training in
     which a station is at work, its servers' mean. waits: seconds of a unit at each station. polls: requests to the
     coordinator in a second.
@@ -60,7 +60,7 @@ def predict(workload: Workload, calibration: Calibration, site: Site) -> Predict
     cycles = Cycles(lambda count: _flow(count, asked, workload, site))
     training, busy = round_seconds([workload.units(one) for one in workload.train], slots, cycles)
     flow = cycles.flow(max(1, round(busy)))
-    exchange = _working(workload, calibration, site, training, asked) - training
+    exchange = _working(workload, calibration, site, training, asked, flow.cycle) - training
     sync = calibration.round.sync + max(reduce_s(workload, calibration, site), aggregate_s(workload, calibration, site))
     evaluation = _evaluation(workload, calibration, site, asked)
     total = training + exchange + sync + evaluation
@@ -132,26 +132,29 @@ def _with_cores(flow: Flow, cpu: float, cores: int) -> Flow:
     return replace(flow, utilisation={**flow.utilisation, CORES: flow.throughput * cpu / cores})
 
 
-def _working(workload: Workload, calibration: Calibration, site: Site, training: float, asked: Demands) -> float:
-    """Seconds from the round's begin to the last report, with the weights that go out and in.
+def _working(
+    workload: Workload, calibration: Calibration, site: Site, training: float, asked: Demands, cycle: float
+) -> float:
+    """Seconds from the round's begin to the last report: tasks, units, weights that go up.
 
-    Clients that have to wait for the coordinator or the fed server begin one after the other, and so report one after
-    the other: half of that wait is before their units, and the other half is over by the time that the last is through.
+    Clients that wait for the coordinator begin one after the other, and so come to their last unit one after the other,
+    as they do in the queue of the split servers. As far as it is wider than that, the queue of the fed server, or of
+    the coordinator for their reports, comes on top.
     """
     clients, took = len(workload.train), calibration.round
-    up, down, requests = workload.handed()
-    single = took.turnaround + (requests + 4) * site.rtt + up / site.up + down / site.down
-    fed = clients * (took.fed_server + 2 * site.store_latency * bool(requests))
-    link = clients * max(up, down) / site.server_link
+    up, _, requests = workload.handed()
+    single = took.turnaround + (requests + 3) * site.rtt + up / site.up
+    fed = clients * (took.fed_server / 2 + site.store_latency * bool(requests))
     coordinator = coordinator_s(workload, calibration, site, clients)
     if site.shared:
-        work = clients * (took.client + took.fed_server) + coordinator
+        work = clients * (took.client + took.fed_server) / 2 + coordinator
         return training + max(single, fed, work / (site.cores or 1))
     if workload.spec.strategy.traits.turns:  # one client's after the other
         return training + max(clients * single, fed, coordinator)
-    later = max(fed, link, coordinator)
+    begins = coordinator / 2
     longest = max(map(workload.units, workload.train)) * asked.alone
-    return max(training, longest + later / 2, later) + single
+    ends = max(fed, clients * up / site.server_link, begins) - max(begins, cycle)
+    return max(max(training, longest + begins) + max(0.0, ends), coordinator) + single
 
 
 def _evaluation(workload: Workload, calibration: Calibration, site: Site, asked: Demands) -> float:
@@ -168,9 +171,12 @@ def _evaluation(workload: Workload, calibration: Calibration, site: Site, asked:
     single = longest * each + max(requests, default=0) * per_request + link + down / site.down + 3 * site.rtt
     work = all_samples * each + all_requests * per_request
     coordinator = coordinator_s(workload, calibration, site, clients)
+    single += took.turnaround / 2
+    fed = clients * (took.fed_server / 2 + site.store_latency * bool(down))
     if site.shared:
-        return max(single + took.turnaround / 2, (work + coordinator) / (site.cores or 1))
-    return max(single + took.turnaround / 2, work / 2 / site.replicas, clients * down / site.server_link, coordinator)
+        work += clients * (took.client + took.fed_server) / 2 + coordinator
+        return max(single, fed, work / (site.cores or 1))
+    return max(single, work / 2 / site.replicas, clients * down / site.server_link, fed, coordinator)
 
 
 def _utilisation(

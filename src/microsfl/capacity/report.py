@@ -22,7 +22,7 @@ def tables(plan: Plan, simulated: Mapping[str, float] | None = None) -> Iterator
     yield _moved(plan)
     yield _servers(plan)
     yield Text(f"The bottleneck is {plan.bottleneck[0]}.\nWhat removes it: {plan.bottleneck[1]}.")
-    for note in plan.calibration.notes:
+    for note in (*plan.warnings, *plan.calibration.notes):
         yield Text(note)
 
 

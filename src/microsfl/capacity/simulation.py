@@ -20,6 +20,7 @@ from .demands import (
     CLIENT_HEARTBEAT_S,
     GROUP,
     READERS,
+    SERVER_HEARTBEAT_S,
     SHARED_FROM,
     WORKERS,
     Demands,
@@ -122,8 +123,9 @@ class _Round:
 
     def play(self) -> Simulated:
         env = self.env
-        for _ in self.clients if self.calibration.heartbeat else ():
-            env.process(self._beats())
+        servers = self.site.replicas * self.workload.spec.strategy.traits.split + 1
+        for every_s in [CLIENT_HEARTBEAT_S] * len(self.clients) + [SERVER_HEARTBEAT_S] * servers:
+            env.process(self._beats(every_s))
         training = [one for one in self.clients if one.units]
         work = self._in_turn(training) if self.workload.spec.strategy.traits.turns else self._at_once(training)
         env.run(until=env.process(work))
@@ -172,8 +174,7 @@ class _Round:
     def _train(self, client: _Client) -> Events:
         took, asked = self.calibration.round, self.asked
         yield from self._task(client, took.client / 2 if self.site.shared else 0.0)
-        yield from self._hand_over(down=self.workload.handed()[1])
-        left = client.units
+        left = client.units  # the weights that it begins with were fetched for the evaluation before
         while left:
             units = min(self.together, left)
             began_at = self.env.now
@@ -309,12 +310,12 @@ class _Round:
         yield self._wait(took.turnaround / 2)
         yield from self._task(client, 0.0)
 
-    def _beats(self) -> Events:
-        """A client's signs of life, which the coordinator answers among its other work."""
-        yield self._wait(self.random.uniform(0.0, CLIENT_HEARTBEAT_S))
+    def _beats(self, every_s: float) -> Events:
+        """Somebody's signs of life, which the coordinator answers among its other work."""
+        yield self._wait(self.random.uniform(0.0, every_s))
         while not self.over:
             yield self._until(self.coordinator.enter(self.env.now, self.calibration.heartbeat, 0.0))
-            yield self._wait(CLIENT_HEARTBEAT_S)
+            yield self._wait(every_s)
 
     def _drawn(self) -> float:
         """About 1, never below 0: a gamma variate with that spread."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ..errors import MicrosflError, from_wire
+from ..errors import MicrosflError, OperationError, from_wire
 from ..process import end_with_parent
 from .forks import Forks, Job, Unforked, child_environment
 
@@ -55,8 +55,11 @@ def _ask(forks: Forks, job: Job, question: Json) -> Json:
     return dict(json.loads(answer))
 
 
-def main() -> None:
-    """The child: a question on standard input, the answer on what was standard output."""
+def main(*, alone: bool = False) -> None:
+    """The child: a question on standard input, the answer on what was standard output.
+
+    alone: nobody does it again after it, so what is not installed has to be named in the answer.
+    """
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as output:
         os.dup2(STDERR, sys.stdout.fileno())  # a user's model or data set may print
         question = json.loads(sys.stdin.buffer.readline())
@@ -65,6 +68,13 @@ def main() -> None:
             answer = _named(sys.argv[1])(question)
         except MicrosflError as error:
             answer = error.to_wire()
+        except ModuleNotFoundError as error:
+            if not alone:
+                sys.exit(1)
+            answer = OperationError(
+                f"It takes '{error.name}', which is not installed where the coordinator runs. Do it with `microsfl run "
+                "--coordinator` on a machine that has it."
+            ).to_wire()
         except Exception:  # noqa: BLE001 - the parent does it again, where it is seen by whoever can catch it
             sys.exit(1)
         sys.stdout.flush()
@@ -78,4 +88,4 @@ def _named(function: str) -> Callable[[Json], Json]:
 
 
 if __name__ == "__main__":
-    main()
+    main(alone=True)
