@@ -412,7 +412,7 @@ def _seen(clients: int, units: int) -> Seen:
         ("train", "request", "split-decode"): 0.0005 * total,
         ("train", "split-server", "compute"): 0.002 * total,
         ("train", "split-server", "store"): 0.0005 * total,
-        ("train", "split-server", "decode"): 0.0005 * total,
+        ("train", "split-server", "decode"): 0.0015 * total,
         ("sync", "split-server", "compute"): reduce,
         ("sync", "fed-server", "compute"): aggregate,
         ("round", "coordinator", "training"): 0.02 + 0.008 * units,

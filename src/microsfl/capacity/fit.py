@@ -120,11 +120,10 @@ def _cpu(seen: Seen, role: str) -> float:
 
 
 def _server_cpu(seen: Seen, seconds: Sums) -> float:
-    """Of one round, without closing it and without evaluation."""
-    if seen.cpu is None:
-        return 0.0
-    others = seconds.server("split", SERVER_PHASES[1:], "sync") + seconds.server("split", SERVER_PHASES[1:], "evaluate")
-    return max(0.0, _cpu(seen, "split-server") - others)
+    """Of one round, without closing it and without evaluation: as much of it as of the seconds of all three."""
+    tasks = {task: seconds.server("split", SERVER_PHASES[1:], task) for task in ("train", "sync", "evaluate")}
+    total = sum(tasks.values())
+    return _cpu(seen, "split-server") * tasks["train"] / total if total else 0.0
 
 
 def _per_unit(one: Seen, many: Seen, role: str) -> float | None:
@@ -140,5 +139,5 @@ def _per_unit(one: Seen, many: Seen, role: str) -> float | None:
 def _line(x: float, y: float, other_x: float, other_y: float) -> tuple[float, float]:
     """(at 0, for each) of the line through two points, neither below 0."""
     each = (other_y - y) / (other_x - x) if other_x != x else 0.0
-    each = min(max(0.0, each), max(y / x, other_y / other_x))
-    return max(0.0, min(y - each * x, other_y - each * other_x)), each
+    each = min(max(0.0, each), y / x, other_y / other_x)
+    return min(y - each * x, other_y - each * other_x), each

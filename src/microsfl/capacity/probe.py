@@ -33,9 +33,10 @@ from .processor import processor_s, resident_bytes
 
 ROUNDS = 4  # of which the first, in which the processes warm up, does not count
 ROUND_S = 0.4  # about as long as a round of one client should take
-MOST_UNITS, LEAST_UNITS = 64, 3
+# Several times as many as there are clients in the second run, so that what comes with a unit can be told.
+MOST_UNITS, LEAST_UNITS = 64, 24
 MANY = 8  # clients of the second run, where a unit does not take long
-LONG_S = 0.3
+SHORT_S, LONG_S = 0.06, 1.0
 PASSES = 5
 BEATS = 60
 
@@ -69,8 +70,10 @@ def probe(spec: RunSpec, forks: Forks | None = None) -> tuple[Seen, Seen]:
         RunFailed: when one of them does.
     """
     unit_s = _unit_s(spec)
-    units = min(MOST_UNITS, max(LEAST_UNITS, round(ROUND_S / (unit_s + 0.004))))
-    many = MANY if unit_s < LONG_S else 2
+    if unit_s < SHORT_S:
+        units, many = min(MOST_UNITS, max(LEAST_UNITS, round(ROUND_S / (unit_s + 0.004)))), MANY
+    else:
+        units, many = (6, 2) if unit_s < LONG_S else (4, 2)
     return _run(spec, 1, units, forks), _run(spec, many, 1, forks)
 
 
