@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ MAIN = (
     "import json, sys; from microsfl.config import CoordinatorSettings; from microsfl.services.coordinator import main;"
     "main(CoordinatorSettings.parse(json.loads(sys.argv[1])))"
 )
+
+AWS_SECRET = "the-key-of-both-areas"
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 
@@ -49,6 +52,28 @@ def leaked(content: bytes, secrets: set[bytes]) -> bool:
 def shown_of(pid: int) -> bytes:
     """All that other programs of the same user see of a process: its command line and its environment."""
     return b"\0".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
+
+
+def in_part(shown: bytes) -> bool:
+    """Whether a process that is for no area has the key of one."""
+    return AWS_SECRET.encode() in shown and b"split-server" not in shown and b"fed-server" not in shown
+
+
+def descendants(pid: int) -> dict[int, bytes]:
+    """What is shown of those that the process started, and so on; some are gone by then."""
+    parents: dict[int, int] = {}
+    for one in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if one.name.isdigit():
+                parents[int(one.name)] = int((one / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    shown = {}
+    for one in found[1:]:
+        with contextlib.suppress(OSError):
+            shown[one] = shown_of(one)
+    return shown
 
 
 def files(folder: Path) -> Iterator[Path]:
@@ -81,11 +106,20 @@ def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
     assert not leaked(b"msfl_short eyJ.eyJ", secrets)
 
 
-def test_a_run_on_this_machine_shows_no_secret(tmp_path: Path, surroundings: dict[str, str]) -> None:
+WITH_RAY = pytest.mark.skipif(find_spec("ray") is None, reason="the extra microsfl[ray] is not installed")
+
+
+@pytest.mark.parametrize(
+    "on", [(), pytest.param(("--on", "ray"), marks=[pytest.mark.slow, WITH_RAY])], ids=["processes", "ray"]
+)
+def test_a_run_on_this_machine_shows_no_secret(
+    on: tuple[str, ...], tmp_path: Path, surroundings: dict[str, str]
+) -> None:
     """And its services, which are real processes here, answer nobody without a token."""
     folder, temporary = tmp_path / "run", tmp_path / "temporary"
+    surroundings["AWS_SECRET_ACCESS_KEY"] = AWS_SECRET
     process = subprocess.Popen(
-        [*command(folder, "--set", "run.rounds=400", "--json")],
+        [*command(folder, "--set", "run.rounds=400", "--json", *on)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=surroundings,
     )  # fmt: skip
     try:
@@ -100,6 +134,9 @@ def test_a_run_on_this_machine_shows_no_secret(tmp_path: Path, surroundings: dic
         running = [process.pid, *pids(folder)]
         assert len(running) > 4
         assert [pid for pid in running if leaked(shown_of(pid), secrets)] == []
+        below = descendants(process.pid)
+        assert len(below) > 4
+        assert [name for name, shown in below.items() if leaked(shown, secrets) or in_part(shown)] == []
         addresses = [one["address"] for one in processes(folder) if one["address"]]
         assert len(addresses) >= 4
         for address in addresses:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import ssl
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,16 +22,19 @@ from microsfl.trust.secret import digest
 from microsfl.trust.tokens import Caller
 from tests.deploy.chart import (
     CASES,
+    CHART,
     FULL,
     WORKLOADS,
     Json,
     case,
     containers,
     contents,
+    documents,
     environment,
     named,
     of_kind,
     pod_of,
+    render,
     role_of,
 )
 from tests.integration.launched import until
@@ -217,3 +222,37 @@ def test_no_role_has_the_key_of_another_s_store(name: str) -> None:
 
     assert not keys("split-server") & keys("fed-server")
     assert all(not keys(who) for who in ("coordinator", "client", "run", "database"))
+
+
+# What is there already
+
+
+def upgraded(there: tuple[Json, ...] | list[Json], values: Json, folder: Path) -> list[Json]:
+    """As with a cluster that has these objects: `lookup`, which finds nothing without one, looks into a value here."""
+    from helm_python import Chart
+
+    shutil.copytree(CHART, folder)
+    for file in (folder / "templates").glob("*.yaml"):
+        file.write_text(re.sub(r'lookup "v1" "Secret" \S+ ', "index $.Values.global.there ", file.read_text()))
+    secrets = {one["metadata"]["name"]: one for one in of_kind(there, "Secret")}
+    files = Chart.load(str(folder)).render({**values, "global": {"there": secrets}}, name="trial", namespace="clinics")
+    return [one for file, text in files.items() if file.endswith(".yaml") for one in documents(text)]
+
+
+def test_an_upgrade_keeps_what_is_secret_and_adds_whom_it_has_to(tmp_path: Path) -> None:
+    before = render({})
+    same = {one["metadata"]["name"]: one["data"] for one in of_kind(upgraded(before, {}, tmp_path / "a"), "Secret")}
+    assert same == {one["metadata"]["name"]: one["data"] for one in of_kind(before, "Secret")}
+
+    more = upgraded(before, {"clients": {"enabled": True, "sites": 2}}, tmp_path / "b")
+    after = {one["metadata"]["name"]: one["data"] for one in of_kind(more, "Secret")}
+    assert {name for name in after if after[name] != same.get(name)} == {
+        f"{FULL}-clients-2-identity", f"{FULL}-coordinator-identity",
+    }  # fmt: skip
+    old, new = (
+        json.loads(contents(named(objects, "Secret", "coordinator-identity"))["federation.json"])
+        for objects in (before, more)
+    )
+    assert new["keys"] == old["keys"]
+    assert new["first"].pop("clients-2")["acts_as"] == [f"{FULL}-client-0", f"{FULL}-client-1"]
+    assert new == old

@@ -91,9 +91,9 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool], what: str, within_s: float = DEADLINE_S) -> None:
     """Wait for `condition`, and fail when it does not come in time."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for: {what}"
+        assert time.monotonic() < deadline, f"waited {within_s:g} s for: {what}"
         time.sleep(0.02)

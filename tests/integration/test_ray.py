@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ pytestmark = [
 ]
 
 CPUS = 12
+START_S = 300.0  # Ray's processes and ours, on a machine with much else to do
 # 200 clients with a batch of at most eight samples each, in two processes.
 MANY: dict[str, dict[str, Any]] = {
     "run": {"name": "many", "rounds": 5},
@@ -70,7 +72,7 @@ def test_law_2_and_3_replicas_come_go_and_are_killed_and_the_weights_are_those_o
         in_the_middle(federation, 1)
         with frozen(federation):
             federation.scale(6)
-            until(lambda: len(up(federation)) == 6, "six split servers are up")
+            until(lambda: len(up(federation)) == 6, "six split servers are up", START_S)
         in_the_middle(federation, 2)
         by_name = {one.name: one for one in up(federation)}
         ray_here.kill(by_name["split-server-1"].actor, no_restart=False)  # type: ignore[attr-defined]
@@ -78,7 +80,11 @@ def test_law_2_and_3_replicas_come_go_and_are_killed_and_the_weights_are_those_o
         os.kill(by_name["split-server-3"].process.pid, signal.SIGKILL)
         with frozen(federation):
             killed = [by_name[f"split-server-{number}"] for number in (1, 2, 3)]
-            until(lambda: all(one.restarts == 1 and one.state == "up" for one in killed), "Ray started them again")
+            until(
+                lambda: all(one.restarts == 1 and one.state == "up" for one in killed),
+                "Ray started them again",
+                START_S,
+            )
         in_the_middle(federation, 3)
         with frozen(federation):
             federation.scale(1)
@@ -113,6 +119,34 @@ def test_it_says_what_the_cluster_lacks(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_here")
+def test_a_node_with_another_version_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("microsfl.launch.ray.processes.__version__", "0.0.9")
+    said = f"microsfl {microsfl.__version__} is installed on the node 127.0.0.1, and 0.0.9 where the run was started"
+    with (
+        pytest.raises(InvalidSetting, match=re.escape(said)),
+        microsfl.RayFederation(spec_of(), folder=tmp_path / "run"),
+    ):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_split_server_without_a_place_is_told_of_and_can_be_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("microsfl.launch.ray.held.PLACED_S", 1.0)
+    spec = spec_of(run={"rounds": 100_000}, data={"clients": 2}, servers={"split": 1}, ray={"max": 2, "cpus": CPUS - 2})
+    with microsfl.RayFederation(spec, folder=tmp_path / "run") as federation:
+        federation.stop_scaling()
+        federation.scale(2)
+        wanted = f"split-server-1 waits for a place: it wants {CPUS - 2} CPU"
+        until(lambda: any(one.startswith(wanted) for one in federation.supervisor.reports), "it is told")
+        federation.scale(1)
+        until(lambda: federation.children[-1].state == "ended", "it is not waited for any more")
+        assert federation.control.watch(0, 0.0)["state"] in ("waiting", "running")
+
+
+@pytest.mark.usefixtures("ray_here")
 def test_there_are_more_split_servers_while_units_wait(tmp_path: Path) -> None:
     """Each unit takes a simulated device 50 ms, and 16 clients wait for one replica: the coordinator wants more."""
     spec = spec_of(
@@ -124,41 +158,46 @@ def test_there_are_more_split_servers_while_units_wait(tmp_path: Path) -> None:
     )
     with microsfl.RayFederation(spec, folder=tmp_path / "run") as federation:
         assert len(up(federation)) == 1
-        until(lambda: len(up(federation)) == 3, "three split servers are up")
+        until(lambda: len(up(federation)) == 3, "three split servers are up", START_S)
         assert federation.control.watch(0, 0.0)["state"] == "running"
     assert "split-server-2 is added" in federation.supervisor.reports
 
 
-def test_law_5_everything_is_killed_and_resumed(finished: Finished, tmp_path: Path) -> None:
-    """The command starts a Ray of its own; killed, it takes everything with it. `finished` is the same run without
-    Ray."""
+def test_law_5_everything_is_killed_and_resumed(tmp_path: Path) -> None:
+    """The command starts a Ray of its own; killed, it takes everything with it."""
     folder = tmp_path / "run"
     begun = subprocess.Popen(
-        [sys.executable, "-m", "microsfl", "run", "--on", "ray", "--output", str(folder), "--set", "run.rounds=3"],
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", "microsfl", "run", "--on", "ray", "--output", str(folder), "--set", "run.rounds=60"],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert begun.stderr is not None
+    assert begun.stdout is not None
     try:
-        until(lambda: begun.poll() is not None or all_up(folder), "every process is up")
+        until(lambda: begun.poll() is not None or all_up(folder), "every process is up", START_S)
         assert "dashboard at" in begun.stderr.readline()
+        os.kill(only(folder, "split-server-0")["actor_pid"], signal.SIGKILL)
+        until(lambda: only(folder, "split-server-0")["restarts"] == 1, "Ray started it again", START_S)
         there = pids(folder)
         assert all(is_alive(pid) for pid in there)
     finally:
         begun.kill()
         begun.wait()
         begun.stderr.close()
+    assert begun.stdout.read() == ""  # Ray has told of the actor elsewhere
+    begun.stdout.close()
     until(lambda: not any(is_alive(pid) for pid in there), "every process has ended")
     resumed = subprocess.run(
         [sys.executable, "-m", "microsfl", "resume", str(folder), "--on", "ray", "--json"],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=START_S,
         check=False,
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["weights_sha256"] == finished.summary["weights_sha256"]
+    local = run(tmp_path / "local", "--json", "--set", "run.rounds=60")
+    assert json.loads(resumed.stdout)["weights_sha256"] == local.summary["weights_sha256"]
 
 
 def test_on_two_nodes_all_that_is_sent_is_encrypted(finished: Finished, tmp_path: Path) -> None:
@@ -181,7 +220,7 @@ def test_on_two_nodes_all_that_is_sent_is_encrypted(finished: Finished, tmp_path
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=240,
+                timeout=START_S,
                 check=False,
             )
 
@@ -218,6 +257,10 @@ def frozen(federation: microsfl.RayFederation) -> Iterator[None]:
     finally:
         for pid in there:
             os.kill(pid, signal.SIGCONT)
+
+
+def only(folder: Path, name: str) -> dict[str, Any]:
+    return next(one for one in processes(folder) if one["name"] == name)
 
 
 def up(federation: microsfl.RayFederation) -> list[Kept]:

@@ -160,6 +160,7 @@ def test_what_is_resolved_can_be_created_and_its_partition_is_known(api: Api, pl
     api.post("/runs", resolved)
     assert api.get("/runs/demo/partition") == {"classes": None, "clients": {}}  # nobody knows yet who they are
     api.post("/runs/demo/start")
+    api.wait_for(lambda run: run["state"] == "running")
     partition = api.get("/runs/demo/partition")
     assert partition["classes"] == 10
     assert partition["clients"].keys() == set(CLIENTS)

@@ -24,6 +24,11 @@ def test_all_of_them_are_asked_each_once(spread: Spread, favourite: int, servers
         assert sorted(choice.order(servers)) == sorted(servers)
 
 
+@given(st.sampled_from(SPREADS), st.integers(1, 4))
+def test_servers_that_share_an_address_are_one(spread: Spread, count: int) -> None:
+    assert Choice(spread, 0).order(["https://split:8100"] * count) == ["https://split:8100"]
+
+
 @given(st.integers(0, 1000), names.filter(bool))
 def test_sticky_keeps_to_one(favourite: int, servers: list[str]) -> None:
     choice = Choice("sticky", favourite)

@@ -62,8 +62,8 @@ class Choice:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def order(self, servers: Sequence[str], back: Hashable = None) -> list[str]:
-        """All of them, the one to ask first of all. back: a unit whose forward was somewhere."""
-        known = sorted(servers)
+        """Each of them once, the one to ask first of all. back: a unit whose forward was somewhere."""
+        known = sorted(set(servers))  # behind a load balancer all have its address
         if len(known) < 2:
             return known
         if self.spread == "random":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -54,7 +55,9 @@ def train(
     from .results import results_of, write_results
 
     following = tracked(track, federation.spec, federation.path)
-    with signals_unwind(), following as follower, progress(federation) as show, federation:
+    # Ray prints what happens to its workers; standard output is for the results.
+    said = nullcontext() if on is None else redirect_stdout(sys.stderr)
+    with said, signals_unwind(), following as follower, progress(federation) as show, federation:
         rounds, metrics = _follow(federation, show, follower)
         results = results_of(federation, rounds, metrics)
         federation.finish()  # the results are written while the processes end

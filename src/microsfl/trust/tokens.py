@@ -7,9 +7,11 @@ revoked, as far as it has heard of that, and a token's short life bounds how lon
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 import time
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -190,8 +192,9 @@ def named_in(token: str) -> Caller:
         Unauthenticated: when it is none.
     """
     try:
-        return _caller(jwt.decode(token, options={"verify_signature": False}))
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError) as error:
+        claims = token.split(".")[1]
+        return _caller(json.loads(urlsafe_b64decode(claims + "=" * (-len(claims) % 4))))
+    except (IndexError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise Unauthenticated(f"The token is not valid: {type(error).__name__}.") from None
 
 

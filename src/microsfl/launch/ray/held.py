@@ -47,6 +47,7 @@ class Held(Kept):
         report: Report,
     ) -> None:
         super().__init__(role, name, settings, log)
+        log.touch()
         self.actor = actor
         self.process = self._held = HeldProcess(actor)
         self.node: str | None = None
@@ -73,7 +74,7 @@ class Held(Kept):
             raise self._problem or (error if self.node else self.failure()) from None
 
     def to_json(self) -> dict[str, Any]:
-        return {**super().to_json(), "node": self.node}
+        return {**super().to_json(), "node": self.node, "actor_pid": self.actor_pid}
 
     def _keep(self) -> None:
         """Until it has ended for good: start the process whenever there is a new actor, and follow it."""
