@@ -68,6 +68,8 @@ def test_saving_a_participant_again_replaces_it(records: Records) -> None:
     records.save_participants([client("a"), client("b")])
     records.save_participants([client("a", last_seen=99.0)])
     assert records.participants() == [client("a", last_seen=99.0), client("b")]
+    records.remove_participants(["a", "nobody"])
+    assert records.participants() == [client("b")]
 
 
 def test_runs_come_oldest_first(records: Records) -> None:

@@ -9,7 +9,7 @@ import pytest
 from microsfl.errors import StoreUnavailable
 from microsfl.records import Records
 from microsfl.services.coordinator import create_app
-from microsfl.services.roster import Roster
+from microsfl.services.roster import LEAVING, SERVER_LEASE_S, Roster
 from tests.service.control_plane import (
     CLIENTS,
     Api,
@@ -43,6 +43,23 @@ def test_participants_outlive_the_coordinator(records: Records) -> None:
         before = api.get("/participants")
     with coordinator(records) as api:
         assert api.get("/participants") == before
+
+
+def test_a_server_that_left_is_forgotten_and_one_that_only_fell_silent_is_not(records: Records) -> None:
+    now = [1000.0]
+    roster = Roster(records, lambda: now[0])
+    for name in ("left", "silent", "leaving"):
+        roster.register(name, "split-server", f"http://{name}:1", {})
+    roster.register("left", "split-server", "http://left:1", {LEAVING: True})
+    assert roster.servers("split-server") == ["http://leaving:1", "http://silent:1"]
+    now[0] += SERVER_LEASE_S + 1
+    roster.register("leaving", "split-server", "http://leaving:1", {LEAVING: True})
+    asyncio.run(roster.flush())
+    asyncio.run(roster.forget_gone())
+    assert [one.id for one in roster.all()] == [one.id for one in records.participants()] == ["leaving", "silent"]
+    roster.register("left", "split-server", "http://left:2", {})  # it is back, as if it were new
+    asyncio.run(roster.flush())
+    assert [one.id for one in records.participants()] == ["leaving", "left", "silent"]
 
 
 def test_signs_of_life_are_written_together_and_later(records: Records) -> None:

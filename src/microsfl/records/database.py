@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from sqlalchemy import (
     QueuePool,
     Table,
     create_engine,
+    delete,
     event,
     false,
     insert,
@@ -134,6 +135,11 @@ class Records:
             upsert(
                 connection, tables.participants, [{**vars(one), "info": json.dumps(one.info)} for one in participants]
             )
+
+    def remove_participants(self, ids: Collection[str]) -> None:
+        """Forget them; of no effect on others."""
+        with self._transaction() as connection:
+            connection.execute(delete(tables.participants).where(tables.participants.c.id.in_(ids)))
 
     def runs(self) -> list[RunRecord]:
         """All, oldest first."""

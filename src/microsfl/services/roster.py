@@ -55,6 +55,7 @@ class Roster:
         while True:
             await asyncio.sleep(FLUSH_EVERY_S)
             await self.try_to_flush()
+            await self.forget_gone()
 
     async def try_to_flush(self) -> None:
         """Write what changed; what could not be written is kept for the next time."""
@@ -62,6 +63,23 @@ class Roster:
             await self.flush()
         except OperationError as error:
             event("participants not written", logging.WARNING, error=str(error))
+
+    async def forget_gone(self) -> None:
+        """Forget the servers that said that they leave, and have left: where they come and go they are ever more."""
+        gone = [one.id for one in self._known.values() if one.info.get(LEAVING) and not self.alive(one.id)]
+        if not gone:
+            return
+        try:
+            await asyncio.to_thread(self._records.remove_participants, gone)
+        except OperationError as error:
+            event("participants not removed", logging.WARNING, error=str(error))
+            return
+        for id_ in gone:
+            if not self.alive(id_):  # it may be back
+                self._ids[self._known.pop(id_).role].discard(id_)
+                self._unwritten.discard(id_)
+            else:
+                self._unwritten.add(id_)
 
     async def flush(self) -> None:
         """Write what changed since the last time, in transactions so small that they hold up no answer."""
