@@ -83,7 +83,9 @@ def measure(quick: bool) -> Iterator[Figure]:
 def ratios(name: str, spec: microsfl.RunSpec) -> Iterator[Figure]:
     speeds: dict[type[Federation], list[float]] = {Open: [], Federation: [], Encrypted: []}
     # Next to a batch of more than a second the check of two tokens, some microseconds, cannot be measured.
-    kinds = (Open, Encrypted, Open) if name == "ResNet-18" else (Open, Federation, Encrypted, Encrypted, Federation, Open)
+    kinds: tuple[type[Federation], ...] = (Open, Federation, Encrypted, Encrypted, Federation, Open)
+    if name == "ResNet-18":
+        kinds = (Open, Encrypted, Open)
     for kind in kinds:
         speeds[kind] += round_speeds(spec, kind)
     without = median(speeds[Open])

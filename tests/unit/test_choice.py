@@ -49,8 +49,17 @@ def test_two_leaves_for_one_that_has_less_to_do() -> None:
     assert choice.order(["a", "b"])[0] == "b"
     choice.loads.told("b", 4)
     assert choice.order(["a", "b"])[0] == "b"
-    choice.loads.told("b", 6)
+    choice.loads.told("b", 7)
     assert choice.order(["a", "b"])[0] == "a"
+
+
+def test_two_goes_for_one_request_less_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = Choice("two", 0)
+    choice.loads.told("a", 1)
+    monkeypatch.setattr("microsfl.client.choice.CURIOUS", 0.0)
+    assert {choice.order(["a", "b"])[0] for _ in range(20)} == {"a"}
+    monkeypatch.setattr("microsfl.client.choice.CURIOUS", 1.0)
+    assert choice.order(["a", "b"])[0] == "b"
 
 
 def test_what_is_under_way_from_here_counts_once() -> None:

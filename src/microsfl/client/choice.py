@@ -2,8 +2,8 @@
 
 sticky: replica number `favourite` (modulo their number, in sorted order), and the next when that one fails. random:
 any, each time. two: the power of two choices (Mitzenmacher, 2001) with a memory: the one that it asked last, unless
-another one that it draws at random has less to do; the backward of a unit goes where its forward was, as the autograd
-graph is there.
+another one that it draws at random has at least two requests less, or now and then one; the backward of a unit goes
+where its forward was, as the autograd graph is there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from cachetools import LRUCache
 from ..spec.names import Spread
 
 FRESH_S = 5.0  # what a server said of itself before that is not known any more, and it is taken to be idle
+# How often a client goes where there is just one request less: whoever always did would go round and round with all
+# others, and whoever never did would not find a server that has nothing to do.
+CURIOUS = 0.1
 PLACES_KEPT = 4096
 
 
@@ -85,5 +88,6 @@ class Choice:
             if last is None or last not in known:
                 last = known[self.favourite % len(known)]
             other = random.choice([one for one in known if one != last])
-            self._last = other if self.loads.of(other) < self.loads.of(last) else last
+            less = self.loads.of(last) - self.loads.of(other)
+            self._last = other if less > 1 or (less == 1 and random.random() < CURIOUS) else last
             return self._last
