@@ -32,6 +32,7 @@ NOT_RUN = {
     "docs/guides/many-machines.md": 7,
     "docs/guides/operating.md": 3,
     "docs/guides/privacy.md": 3,
+    "docs/guides/ray.md": 5,
     "docs/guides/security.md": 12,
     "docs/guides/store-maintenance.md": 2,
     "docs/guides/terminal.md": 1,

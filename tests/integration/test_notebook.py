@@ -214,9 +214,9 @@ def test_who_cannot_wait_for_the_end_of_processes_leaves_none(tmp_path: Path) ->
     """As a second interruption does it, while the first one ends what was begun."""
     code = """
 import sys
-from microsfl.launch import child, processes
+from microsfl.launch import kept, processes
 def impatient(children):
-    child.terminate(children)
+    kept.terminate(children)
     raise KeyboardInterrupt
 processes.end = impatient
 """

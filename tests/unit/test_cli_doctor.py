@@ -250,7 +250,7 @@ def test_a_missing_extra_is_told_with_the_command_that_brings_it(monkeypatch: py
 
 def test_every_extra_of_the_package_is_looked_at() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert machine.EXTRAS.keys() == declared.keys() - {"dev", "docs", "fuzz", "supply"}
+    assert machine.EXTRAS.keys() == declared.keys() - {"dev", "docs", "fuzz", "supply", "deploy"}
 
 
 def test_the_guide_describes_every_check() -> None:

@@ -198,3 +198,8 @@ def test_formats_of_what_crosses_a_cut_are_taken(tables: dict[str, Any]) -> None
 def test_an_unknown_format_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(InvalidSetting, match=r"wire\.activations.*int8"):
         RunSpec.parse({"wire": {"activations": "int4"}})
+
+
+def test_a_specification_can_be_told_apart_by_its_hash_also_with_resources_of_ray() -> None:
+    one, same = (RunSpec.parse({"ray": {"resources": {"tpu": 1}}}) for _ in range(2))
+    assert len({one, same, RunSpec()}) == 2

@@ -30,6 +30,8 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "tensorboard": (("tensorboard",), "tracking with TensorBoard"),
     "mlflow": (("mlflow",), "tracking with MLflow"),
     "otel": (("opentelemetry",), "traces"),
+    "ray": (("ray",), "`microsfl run --on ray`"),
+    "plan": (("simpy",), "`microsfl plan --simulate`"),
 }
 
 

@@ -227,6 +227,9 @@ class RayTable(Table):
             raise ValueError(f"min = {self.min} is above max = {self.max}.")
         return self
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # the resources are a dict, which has none
+
     def bounds(self, split: int) -> tuple[int, int]:
         """Fewest and most split servers, of a run that is to begin with so many."""
         fewest = min(split, self.max if self.max != "auto" else split) if self.min == "auto" else self.min
