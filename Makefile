@@ -9,7 +9,7 @@ WORKERS ?= -n 2 --dist worksteal
 
 help:
 	@echo "make demo      train on real digits through stateless split servers, on this machine"
-	@echo "make test      the tests (some 8 minutes on two cores)"
+	@echo "make test      the tests (some 10 minutes on two cores)"
 	@echo "make test-all  the tests and the slow ones"
 	@echo "make lint      ruff and mypy"
 	@echo "make audit     look up known vulnerabilities of the installed packages (needs PyPI)"

@@ -40,6 +40,8 @@ from tests.deploy.chart import (
 from tests.integration.launched import until
 from tests.service.test_roles import Process, role
 
+pytestmark = pytest.mark.slow  # real processes, over and over
+
 Owners = dict[tuple[str, str], set[str]]
 
 

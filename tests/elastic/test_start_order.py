@@ -14,17 +14,15 @@ from microsfl.launch.forks import Forks
 from tests.elastic.estate import Estate, free_port, tiny
 from tests.s3_server import environment_for, s3_server
 
+pytestmark = pytest.mark.slow
+
 SPLIT, CLIENTS = 2, 2
 NAMES = ("coordinator", "fed-server", "split-server-0", "split-server-1", "client-00", "client-01", "store")
-# `make test` has one order, and CI all of them.
 ORDERS = random.Random(8).sample(list(itertools.permutations(NAMES)), 20)
 
 
 def cases() -> list[object]:
-    return [
-        pytest.param(order, id=f"{number}-{order[0]}-first", marks=[pytest.mark.slow] if number else [])
-        for number, order in enumerate(ORDERS)
-    ]
+    return [pytest.param(order, id=f"{number}-{order[0]}-first") for number, order in enumerate(ORDERS)]
 
 
 @pytest.fixture(scope="module")
