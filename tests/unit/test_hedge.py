@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -79,3 +80,27 @@ def test_who_is_not_named_any_more_is_waited_for_less(monkeypatch: pytest.Monkey
     monkeypatch.setattr(hedge, "GONE_S", 1e9)
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(run(["b"]), 0.05))
+
+
+def test_nobody_complains_of_a_failure_that_comes_too_late() -> None:
+    complaints: list[str] = []
+
+    async def run() -> str:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+        late = asyncio.Event()
+
+        async def ask(server: str) -> str:
+            if server == "a":
+                await late.wait()
+                raise Failed("too late")
+            return "done"
+
+        found = await first_answer(ask, "a", ["b"], 0.0, lambda: ["a", "b"])
+        late.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return found
+
+    assert asyncio.run(run()) == "done"
+    gc.collect()
+    assert complaints == []

@@ -36,7 +36,7 @@ async def first_answer(
         Failed: when all that were asked failed; those that were not asked are the caller's affair.
         Exception: whatever else one of them raises.
     """
-    waiting, asked, rest = {asyncio.ensure_future(ask(first))}, first, list(others)
+    waiting, asked, rest = {_begun(ask(first))}, first, list(others)
     waited_s, problem = 0.0, Failed()
     while waiting:
         done, waiting = await asyncio.wait(waiting, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
@@ -49,5 +49,12 @@ async def first_answer(
         hangs = waited_s >= patience_s or (waited_s >= GONE_S and asked not in named())
         if waiting and rest and hangs:
             asked, waited_s = rest.pop(0), 0.0
-            waiting.add(asyncio.ensure_future(ask(asked)))
+            waiting.add(_begun(ask(asked)))
     raise problem
+
+
+def _begun(call: Awaitable[Answer]) -> asyncio.Future[Answer]:
+    """One that is not waited for any more may fail all the same, of which asyncio would complain."""
+    found = asyncio.ensure_future(call)
+    found.add_done_callback(lambda late: late.cancelled() or late.exception())
+    return found
