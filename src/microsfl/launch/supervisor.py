@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 
 from .child import Child
 from .kept import Kept
 from .readable import counted
+from .repeated import Repeated
 
 LOOK_EVERY_S = 0.05
 FIRST_PAUSE_S = 0.1
@@ -16,7 +16,7 @@ LONGEST_PAUSE_S = 5.0
 STEADY_S = 2.0
 
 
-class Supervisor:
+class Supervisor(Repeated):
     """Watches child processes from a thread of its own.
 
     A process that ended is started again, at once when it had been up for `STEADY_S`, else after a pause that doubles
@@ -26,36 +26,25 @@ class Supervisor:
     """
 
     def __init__(self, children: Sequence[Child], limit: int | None, on_change: Callable[[], None]) -> None:
+        super().__init__("supervisor", LOOK_EVERY_S)
         self.children = children
         self.limit = limit
         self.on_change = on_change
         self.reports: list[str] = []
-        self._stopped = threading.Event()
         self._in_a_row: dict[str, int] = {}
         self._due_at: dict[str, float] = {}
-        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Restart nothing any more. When this returns, no restart is under way."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def is_down(self, child: Kept) -> bool:
         """It ended and will not be started again."""
         return child.state == "ended" and (child.refused or (self.limit is not None and child.restarts >= self.limit))
 
-    def _watch(self) -> None:
-        while not self._stopped.wait(LOOK_EVERY_S):
-            for child in list(self.children):
-                if child.state == "ended" and not self.is_down(child):
-                    try:
-                        self._restart_when_due(child)
-                    except OSError as error:  # no process or no disk to be had just now: tried again
-                        self.reports.append(f"{child.name} could not be started again: {error}")
+    def _look(self) -> None:
+        for child in list(self.children):
+            if child.state == "ended" and not self.is_down(child):
+                try:
+                    self._restart_when_due(child)
+                except OSError as error:  # no process or no disk to be had just now: tried again
+                    self.reports.append(f"{child.name} could not be started again: {error}")
 
     def _restart_when_due(self, child: Child) -> None:
         now = time.monotonic()
